@@ -207,7 +207,7 @@ def prune(
     from bridge.settings import Settings, environment
     from bridge.store.audit_log import record_audit
     from bridge.store.deletion import delete_rows
-    from bridge.store.replay import events_between
+    from bridge.store.replay import select_events
     from bridge.store.retention import prune as prune_store
 
     minimum_age = None if older_than is None else parse_duration_option(older_than, "--older-than")
@@ -216,7 +216,7 @@ def prune(
     rules = load_file(settings.bridge_rules_file, settings)
     with open_store(settings) as database:
         if not yes:
-            upper_bound = len(events_between(database, None, database.clock.now() - retention))
+            upper_bound = len(select_events(database, until=database.clock.now() - retention).ids)
             typer.confirm(
                 f"Permanently delete the content of finished events older than {format_duration(retention)}, "
                 f"at most {pluralize(upper_bound, 'event')} and their deliveries?",

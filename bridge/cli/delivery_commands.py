@@ -111,6 +111,13 @@ def replay(
     until: Annotated[
         str | None, typer.Option(help="End of the time range; includes a day.", show_default=False)
     ] = None,
+    event_type: Annotated[
+        str | None,
+        typer.Option("--type", help="Only events of this type, such as call.busy.", show_default=False),
+    ] = None,
+    nothing_done: Annotated[
+        bool, typer.Option("--nothing-done", help="Only events for which no rule fired.")
+    ] = False,
     rule: Annotated[
         str | None, typer.Option(help="Only deliveries of this rule.", show_default=False)
     ] = None,
@@ -120,6 +127,12 @@ def replay(
             "--force", help="Repeat actions that already succeeded. Recipients WILL be contacted again."
         ),
     ] = False,
+    reason: Annotated[
+        str | None,
+        typer.Option(
+            help="Why, for the audit log. Required to --force all that match a filter.", show_default=False
+        ),
+    ] = None,
     yes: Yes = False,
     dry_run: DryRunOption = False,
     as_json: Json = False,
@@ -129,11 +142,12 @@ def replay(
     Side effects that already happened are not repeated (a CRM record is updated), unless you use --force. Before it
     asks, it says what would be sent. Days are in UTC.
     """
-    from bridge.cli.replay import replay_events
+    from bridge.cli.replay import EventOptions, ReplayReport, replay_events
 
-    report = replay_events(events or [], since, until, rule, force, yes, dry_run)
+    options = EventOptions(event_type, since, until, nothing_done)
+    report = replay_events(events or [], options, rule, force, reason, yes, dry_run)
     render(report, as_json)
-    if not report.ok:
+    if isinstance(report, ReplayReport) and not report.ok:
         raise typer.Exit(1)
 
 

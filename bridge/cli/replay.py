@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import typer
-from rich.progress import Progress
 
 from bridge.cli.arguments import id_prefix, parse_time_option
 from bridge.cli.bootstrap import address_hasher
 from bridge.cli.db import open_store
 from bridge.cli.delivery_commands import current_operator
 from bridge.cli.dry_run import load_file
-from bridge.cli.output import as_items, echo, errors, pluralize, print_status, result_line
-from bridge.dryrun.effects import effects_of_replay
+from bridge.cli.output import Record, as_items, echo, pluralize, print_status, result_line
+from bridge.cli.rule_deliveries import progress
+from bridge.dryrun.replay_preview import PREVIEW_LIMIT, ReplayPreview, preview_replay
 from bridge.errors import ConfigError
-from bridge.events import Event
-from bridge.policy.effects import Effects
-from bridge.rules.model import Rules
+from bridge.policy.effects import count_people
 from bridge.rules.route import route
 from bridge.settings import Settings, environment
-from bridge.store.contact_history import contact_history
-from bridge.store.database import Database
-from bridge.store.policy_inputs import inputs_for_planned
-from bridge.store.queries import NotFound, stored_event
-from bridge.store.replay import ReplayResult, events_between, replay
-
-PREVIEW_LIMIT = 500
-"""Maximum number of events to preview in the confirmation prompt; routing more of them twice takes too long."""
+from bridge.store.queries import EventCriteria
+from bridge.store.replay import (
+    ReplayOrder,
+    ReplayResult,
+    SelectedEvents,
+    audit_criteria,
+    replay,
+    select_events,
+)
 
 
 @dataclass(frozen=True)
@@ -62,81 +60,108 @@ class ReplayReport:
 
 
 @dataclass(frozen=True)
-class ReplayPreview:
-    """Preview of `bridge replay`: the result of `--dry-run`."""
+class EventOptions:
+    """The options of the filter, as they were typed."""
 
-    events: int
-    effects: Effects
+    event_type: str | None
+    since: str | None
+    until: str | None
+    nothing_done: bool
 
-    ok = True
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no criterion."""
+        return not any(vars(self).values())
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the preview for programs."""
-        return {"dry_run": True, "events": self.events} | self.effects.to_json()
-
-    def print_text(self) -> None:
-        """Print the preview for people."""
-        echo(f"{pluralize(self.events, 'event')} would lead to: {self.effects.text}")
+    def criteria(self) -> EventCriteria:
+        """Return the criteria. Raise BadParameter for a time that is none."""
+        if not (self.since or self.until):
+            raise typer.BadParameter("add a time range with --since or --until to the filter")
+        return {
+            "event_type": self.event_type,
+            "since": parse_time_option(self.since, "--since"),
+            "until": parse_time_option(self.until, "--until"),
+            "without_deliveries": self.nothing_done,
+        }
 
 
 def replay_events(
     events: Sequence[str],
-    since: str | None,
-    until: str | None,
+    options: EventOptions,
     rule: str | None,
     force: bool,
+    reason: str | None,
     yes: bool,
     dry_run: bool,
-) -> ReplayReport | ReplayPreview:
-    """Replay these events, or those of a time range.
+) -> ReplayReport | Record:
+    """Replay these events, or all that match a filter.
 
-    Ask for confirmation if the effect may be larger than the operator expects: a time range, or messages that are sent
+    Ask for confirmation if the effect may be larger than the operator expects: a filter, or messages that are sent
     a second time. With `dry_run`, only return what would happen.
     """
-    if bool(events) == bool(since or until):
+    if bool(events) != options.is_empty:
         raise typer.BadParameter("name events, or a time range with --since and --until")
     for event_id in events:
         if id_prefix(event_id) != "evt":
             raise typer.BadParameter(f"`{event_id}` is not an event; for deliveries, use `bridge retry`")
-    start, end = parse_time_option(since, "--since"), parse_time_option(until, "--until")
+    criteria = None if events else options.criteria()
+    if criteria is not None and force and not reason and not dry_run:
+        raise typer.BadParameter("say with --reason why people are contacted again; the audit log keeps it")
     settings = Settings.load(environment())
     rules = load_file(settings.bridge_rules_file, settings)
     if rule is not None and rules.named(rule) is None:
         raise ConfigError(f"unknown rule `{rule}` in {rules.path}")
+    order = ReplayOrder(
+        rules, lambda event, now, history: route(event, rules, now, history), rule, force, reason
+    )
     with open_store(settings) as database:
-        event_ids = list(events) or events_between(database, start, end)
-        if dry_run:
-            return ReplayPreview(len(event_ids), _effects(database, event_ids, rules, rule, force, settings))
-        if not yes and event_ids and (force or not events):
-            is_small = len(event_ids) <= PREVIEW_LIMIT
-            effects = _effects(database, event_ids, rules, rule, force, settings) if is_small else None
-            if effects is not None:
-                print_status(f"This would lead to: {effects.text}")
-            typer.confirm(_confirmation(len(event_ids), effects, rule, force), abort=True, err=True)
-        with Progress(console=errors(), transient=True, disable=not errors().is_terminal) as progress:
-            task = progress.add_task("Routing", total=len(event_ids))
+        selected = SelectedEvents(events) if criteria is None else select_events(database, **criteria)
+        must_ask = not yes and selected.ids and (force or criteria is not None)
+        if dry_run or must_ask:
+            preview = preview_replay(
+                database,
+                selected,
+                order,
+                hash_address=address_hasher(settings),
+                allowlist=settings.bridge_recipient_allowlist,
+                limit=None if dry_run else PREVIEW_LIMIT,
+            )
+            if dry_run:
+                return Record(preview.to_json(), "\n".join(_described(preview)))
+            for line in _obstacles(preview):
+                print_status(line)
+            if preview.effects is not None:
+                print_status(f"This would lead to: {preview.effects.text}")
+            typer.confirm(_confirmation(preview, rule, force), abort=True, err=True)
+            order = replace(order, previewed_at=preview.previewed_at)
+        with progress("Routing", len(selected.ids)) as on_progress:
             replayed = replay(
                 database,
                 current_operator(),
-                event_ids,
-                rules,
-                lambda event, now, history: route(event, rules, now, history),
-                rule=rule,
-                force=force,
-                on_progress=lambda count: progress.advance(task, count),
+                selected.ids,
+                order,
+                criteria=None if criteria is None else audit_criteria(criteria),
+                on_progress=on_progress,
             )
     return ReplayReport(replayed)
 
 
-def _confirmation(events: int, effects: Effects | None, rule: str | None, force: bool) -> str:
-    """Return the prompt: the number of events and, with `force`, the number of messages that are sent again.
+def _described(preview: ReplayPreview) -> list[str]:
+    effects = preview.effects.text if preview.effects else "unknown"
+    return [f"{pluralize(preview.events, 'event')} would lead to: {effects}", *_obstacles(preview)]
 
-    `effects` is None if there are too many events to compute them.
-    """
+
+def _obstacles(preview: ReplayPreview) -> list[str]:
+    return [f"{number:,} cannot be replayed: {problem}" for problem, number in preview.obstacles.items()]
+
+
+def _confirmation(preview: ReplayPreview, rule: str | None, force: bool) -> str:
+    """Return the prompt: the number of events and, with `force`, of the people who are contacted again."""
+    effects = preview.effects
     if effects is None:
-        subject = f"{'at most ' if rule else ''}{pluralize(events, 'event')}"
+        subject = f"{'at most ' if rule else ''}{pluralize(preview.events, 'event')}"
     else:
-        subject = pluralize(effects.events if rule else events, "event")
+        subject = pluralize(effects.events if rule else preview.events, "event")
     if not force:
         return f"Route {subject} again?"
     prompt = f"Route {subject} again and repeat actions that already succeeded?"
@@ -144,36 +169,5 @@ def _confirmation(events: int, effects: Effects | None, rule: str | None, force:
         return f"{prompt} Recipients WILL be contacted again"
     if not effects.messages:
         return f"{prompt} This sends no messages to recipients"
-    return f"{prompt} Recipients WILL be contacted again: {pluralize(effects.messages, 'message')}"
-
-
-def _effects(
-    database: Database,
-    event_ids: Sequence[str],
-    rules: Rules,
-    rule: str | None,
-    force: bool,
-    settings: Settings,
-) -> Effects:
-    """Return what a replay of these events would do; `replay` reports those that are not stored."""
-    if rule is not None:
-        rules = replace(rules, rules=tuple(item for item in rules.rules if item.name == rule))
-    hasher = address_hasher(settings)
-    with contact_history(database) as history:
-        return effects_of_replay(
-            _stored(database, event_ids),
-            rules,
-            database.clock.now(),
-            load_inputs=lambda planned, event: inputs_for_planned(
-                database, planned, event, rules.messaging, hasher
-            ),
-            history=history,
-            allowlist=settings.bridge_recipient_allowlist,
-            force=force,
-        )
-
-
-def _stored(database: Database, event_ids: Sequence[str]) -> Iterator[Event]:
-    for event_id in event_ids:
-        with suppress(NotFound):
-            yield stored_event(database, event_id)
+    messages = f"{pluralize(effects.messages, 'message')} to {count_people(effects.people)}"
+    return f"{prompt} This sends {messages}; {count_people(effects.again)} WILL be contacted again"

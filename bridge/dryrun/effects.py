@@ -60,28 +60,40 @@ def effects_of_replay(
     """
     earlier = _Earlier()
     outcomes: list[PlannedOutcome] = []
+    repeated: set[str] = set()
     event_count = 0
     for event in events:
 
         def load(planned: PlannedDelivery, event: Event = event) -> PolicyInputs:
             inputs = earlier.add_to(load_inputs(planned, event), planned, event)
+            if force and inputs.idempotency_record is not None:
+                repeated.add(planned.idempotency_key)
             return replace(inputs, idempotency_record=None) if force else inputs
 
         explanation = explain(event, rules, now, load_inputs=load, history=history, allowlist=allowlist)
         outcomes += explanation.deliveries
         event_count += bool(explanation.deliveries)
         earlier.sent += [(item, event) for item in explanation.deliveries if item.outcome in ("go", "wait")]
-    return _effects(outcomes, event_count, now)
+    return _effects(outcomes, event_count, now, repeated)
 
 
-def _effects(outcomes: Iterable[PlannedOutcome], events: int, now: datetime) -> Effects:
+def _effects(
+    outcomes: Iterable[PlannedOutcome], events: int, now: datetime, repeated: Collection[str]
+) -> Effects:
     sent: Counter[str] = Counter()
     held_back: Counter[str] = Counter()
+    people, again = set[str](), set[str]()
     later = 0
     for outcome in outcomes:
-        if outcome.outcome in ("go", "wait"):
-            sent[outcome.planned.channel or outcome.planned.action] += 1
-            later += outcome.outcome == "wait" or outcome.at - now >= timedelta(seconds=1)
-        else:
+        planned = outcome.planned
+        if outcome.outcome not in ("go", "wait"):
             held_back["cancelled" if outcome.outcome == "cancel" else outcome.reason or outcome.outcome] += 1
-    return Effects(sent, held_back, events, later)
+            continue
+        to_person = planned.channel if not planned.internal else None
+        sent[to_person or planned.action] += 1
+        later += outcome.outcome == "wait" or outcome.at - now >= timedelta(seconds=1)
+        if to_person and planned.recipient:
+            people.add(planned.recipient)
+            if planned.idempotency_key in repeated:
+                again.add(planned.recipient)
+    return Effects(sent, held_back, events, later, len(people), len(again))

@@ -28,6 +28,10 @@ class Effects:
     """For a replay: the events that lead to any delivery."""
     later: int = 0
     """Those of `sent` that wait for a delay or for quiet hours to end."""
+    people: int = 0
+    """For a replay: the recipients of the messages, each once."""
+    again: int = 0
+    """Those of `people` who have got such a message before, and get it once more with `force`."""
 
     @property
     def messages(self) -> int:
@@ -51,6 +55,11 @@ class Effects:
             "later": self.later,
             "held_back": dict(self.held_back),
         }
+
+
+def count_people(number: int) -> str:
+    """Return a number of people in words: `1 person`, `2,000 people`."""
+    return "1 person" if number == 1 else f"{number:,} people"
 
 
 def _messages_first(kind: str) -> tuple[bool, str]:

@@ -6,21 +6,17 @@ filter, with the criteria and the numbers; the entries of the single deliveries 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection
 
-from bridge.clock import uptime
 from bridge.errors import BridgeError
-from bridge.ids import new_id
 from bridge.lifecycle import DeliveryState
 from bridge.policy.effects import Effects
-from bridge.store import schema
+from bridge.store.batches import BulkEntry, check_number, in_batches
 from bridge.store.database import Database
 from bridge.store.deliveries import Delivery
 from bridge.store.delivery_list import DeliveryFilter, matching_ids
@@ -35,11 +31,6 @@ from bridge.store.operator_actions import (
 
 MAX_DELIVERIES: Final = 10_000
 """Deliveries of one action, at most."""
-BATCH: Final = 100
-"""Deliveries per transaction, at most."""
-_SMALLEST_BATCH: Final = 10
-_TRANSACTION_SECONDS: Final = 0.05
-"""How long a transaction should last, so that events and attempts wait for it unnoticed: batches follow from it."""
 TARGET: Final = "deliveries"
 """The target of the audit entry of the whole action."""
 _SHOWN: Final = 5
@@ -49,10 +40,6 @@ _DEFAULT_STATES: Final[Mapping[Action, Sequence[DeliveryState]]] = {
     "cancel": (DeliveryState.PENDING, DeliveryState.RETRYING),
 }
 """The states that an action takes from a filter that names none."""
-
-
-class SelectionChanged(BridgeError):
-    """Not as many deliveries match as the operator has confirmed."""
 
 
 class TooManyDeliveries(BridgeError):
@@ -195,52 +182,24 @@ def change_all(
     TooManyDeliveries. If the process dies, the audit entry says how many were changed.
     """
     ids = select_deliveries(database, action, matching)
-    if expected is not None and len(ids) != expected:
-        raise SelectionChanged(
-            f"{len(ids):,} deliveries match now, and not {expected:,} as before: check the preview again"
-        )
+    check_number(len(ids), expected, "deliveries")
     # Deliveries that were named one by one have an entry each.
-    entry = _BulkEntry(new_id("aud"), actor, action, matching.to_json() | {"matched": len(ids)})
     is_named = matching.ids is not None or not ids
+    entry = BulkEntry(actor, action, TARGET, matching.to_json() | {"matched": len(ids)})
     results: list[ActionResult] = []
-    position, size = 0, BATCH
-    while position < len(ids):
-        part = ids[position : position + size]
-        started = uptime()
-        results += (
+
+    def add_to_entry(conn: Connection, changed: Sequence[ActionResult]) -> None:
+        entry.add(conn, database.now(conn), done=sum(result.done for result in changed))
+
+    def change(part: Sequence[str]) -> None:
+        results.extend(
             change_deliveries(database, actor, action, part)
             if is_named
             else change_deliveries(
-                database, actor, action, part, part_of=entry.id, before_commit=partial(entry.save, database)
+                database, actor, action, part, part_of=entry.id, before_commit=add_to_entry
             )
         )
-        position += len(part)
-        fitting = round(len(part) * _TRANSACTION_SECONDS / max(uptime() - started, 1e-6))
-        size = min(BATCH, max(_SMALLEST_BATCH, fitting))
         on_progress(len(part))
+
+    in_batches(ids, change)
     return BulkResult(action, None if is_named else entry.id, results)
-
-
-@dataclass
-class _BulkEntry:
-    """The audit entry of a whole action, whose number grows with each transaction."""
-
-    id: str
-    actor: str
-    action: Action
-    detail: dict[str, Any]
-
-    def save(self, database: Database, conn: Connection, results: Sequence[ActionResult]) -> None:
-        """Store the entry, or its new number, in the transaction that has changed these deliveries."""
-        table, is_new = schema.audit_log, "done" not in self.detail
-        self.detail["done"] = self.detail.get("done", 0) + sum(result.done for result in results)
-        detail = json.dumps(self.detail, sort_keys=True)
-        if not is_new:
-            conn.execute(update(table).where(table.c.id == self.id).values(detail=detail))
-            return
-        conn.execute(
-            table.insert().values(
-                id=self.id, created_at=database.now(conn), actor=self.actor[:200], action=self.action,
-                target=TARGET, detail=detail,
-            )
-        )  # fmt: skip

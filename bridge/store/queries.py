@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 
 from sqlalchemy import ColumnElement, Connection, Select, exists, func, or_, select, text
 
@@ -65,56 +65,35 @@ _EVENT_SUMMARY = _EVENTS.c[
 ]  # fmt: skip
 
 
+class EventCriteria(TypedDict, total=False):
+    """Which events are wanted: those that meet every criterion. Without any, all."""
+
+    event_type: str | None
+    since: datetime | None
+    until: datetime | None
+    """Received before this instant, and at `since` or later."""
+    ids: Collection[str] | None
+    unreadable: bool
+    """Only events with fields that could not be read."""
+    not_routed: bool
+    """Only events that wait for the router."""
+    without_deliveries: bool
+    """Only routed events for which no rule fired."""
+    contact: Collection[str]
+    person: str | None
+    """ID of an event about the same person; `contact` has stored phone numbers and email addresses."""
+    conversation: str | None
+
+
 def list_events(
-    database: Database,
-    *,
-    limit: int = 50,
-    cursor: str | None = None,
-    event_type: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    ids: Collection[str] | None = None,
-    unreadable: bool = False,
-    not_routed: bool = False,
-    without_deliveries: bool = False,
-    contact: Collection[str] = (),
-    person: str | None = None,
-    conversation: str | None = None,
+    database: Database, *, limit: int = 50, cursor: str | None = None, **criteria: Unpack[EventCriteria]
 ) -> Page:
     """List stored events, newest first, each with the contact's name and the fields that could not be read.
 
-    `cursor` is the `next_cursor` of the previous page; a page that is not full may have one as well. `ids` selects
-    events; `unreadable` selects events with such fields; `not_routed` those that wait for the router;
-    `without_deliveries` routed events for which no rule fired; `contact` selects by stored phone numbers and email
-    addresses, and `person` by those of the event with this ID; `conversation` selects those of one conversation.
+    `cursor` is the `next_cursor` of the previous page; a page that is not full may have one as well.
     """
-    query = select(*_EVENT_SUMMARY)
-    if since is not None:
-        query = query.where(_EVENTS.c.received_at >= since)
-    if until is not None:
-        query = query.where(_EVENTS.c.received_at < until)
-    if not_routed:
-        query = query.where(_EVENTS.c.routed_at.is_(None))
-    if unreadable:
-        query = query.where(_EVENTS.c.unreadable.is_not(None))
-    if ids is not None:
-        query = query.where(_EVENTS.c.id.in_(ids))
-    if conversation is not None:
-        query = query.where(_EVENTS.c.conversation_id == conversation)
-    rest = [] if event_type is None else [_EVENTS.c.type == event_type]
-    if without_deliveries:
-        has_deliveries = exists().where(schema.deliveries.c.event_id == _EVENTS.c.id)
-        rest += [_EVENTS.c.routed_at.is_not(None), ~has_deliveries]
     with database.read() as conn:
-        if person is not None:
-            contact = addresses_of_event(conn, person)
-        if contact:
-            narrowed = narrow(query.where(*rest), events_of(contact))
-            page = read_page(conn, narrowed, narrowed.selected_columns.id, limit, cursor)
-        elif unreadable or ids is not None or conversation is not None:
-            page = read_page(conn, query.where(*rest), _EVENTS.c.id, limit, cursor)
-        else:
-            page = _read_received(conn, query, rest, limit, cursor)
+        page = page_of_events(conn, _EVENT_SUMMARY, limit, cursor, criteria)
         counts = _delivery_counts(conn, [item["id"] for item in page.items])
         for item in page.items:
             item["name"] = _contact_name(item, database.default_country)
@@ -124,6 +103,45 @@ def list_events(
         return page
 
 
+def page_of_events(
+    conn: Connection,
+    columns: Iterable[ColumnElement[Any]],
+    limit: int,
+    cursor: str | None,
+    criteria: EventCriteria,
+) -> Page:
+    """Return these columns, with `id` among them, of a page of events. Raise NotFound if `person` is not stored."""
+    query, rest = select(*columns), list[ColumnElement[bool]]()
+    since, until = criteria.get("since"), criteria.get("until")
+    ids, conversation = criteria.get("ids"), criteria.get("conversation")
+    if since is not None:
+        query = query.where(_EVENTS.c.received_at >= since)
+    if until is not None:
+        query = query.where(_EVENTS.c.received_at < until)
+    if criteria.get("not_routed"):
+        query = query.where(_EVENTS.c.routed_at.is_(None))
+    if criteria.get("unreadable"):
+        query = query.where(_EVENTS.c.unreadable.is_not(None))
+    if ids is not None:
+        query = query.where(_EVENTS.c.id.in_(ids))
+    if conversation is not None:
+        query = query.where(_EVENTS.c.conversation_id == conversation)
+    if (event_type := criteria.get("event_type")) is not None:
+        rest.append(_EVENTS.c.type == event_type)
+    if criteria.get("without_deliveries"):
+        has_deliveries = exists().where(schema.deliveries.c.event_id == _EVENTS.c.id)
+        rest += [_EVENTS.c.routed_at.is_not(None), ~has_deliveries]
+    contact = criteria.get("contact", ())
+    if (person := criteria.get("person")) is not None:
+        contact = addresses_of_event(conn, person)
+    if contact:
+        narrowed = narrow(query.where(*rest), events_of(contact))
+        return read_page(conn, narrowed, narrowed.selected_columns.id, limit, cursor)
+    if criteria.get("unreadable") or ids is not None or conversation is not None:
+        return read_page(conn, query.where(*rest), _EVENTS.c.id, limit, cursor)
+    return _read_received(conn, query, rest, limit, cursor)
+
+
 def _read_received(
     conn: Connection,
     query: Select[*tuple[Any, ...]],
@@ -131,7 +149,7 @@ def _read_received(
     limit: int,
     cursor: str | None,
 ) -> Page:
-    """Return a page of the events as they were received, newest first: of the rows that meet `rest` among the next `EXAMINED_EVENTS`."""
+    """Return a page of the newest events: the rows that meet `rest` among the next `EXAMINED_EVENTS`."""
     received_at, event_id = _EVENTS.c.received_at, _EVENTS.c.id
     if cursor is not None:
         position = conn.execute(select(received_at).where(event_id == cursor)).scalar_one_or_none()

@@ -1,26 +1,40 @@
-"""Replay: routes stored events once more with the current rules."""
+"""Replay: routes stored events once more with the current rules, chosen ones or all that match a filter."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final, Unpack
 
-from sqlalchemy import select
+from sqlalchemy import Connection, Row, select
 
+from bridge.errors import BridgeError
 from bridge.events import Event
 from bridge.rules.counting import History
 from bridge.rules.model import Rules
 from bridge.store import schema
 from bridge.store.audit_log import record_audit
+from bridge.store.batches import BulkEntry, in_batches
 from bridge.store.contact_history import history_in
 from bridge.store.database import Database
 from bridge.store.event_rows import event_from_row
+from bridge.store.queries import EventCriteria, page_of_events
 from bridge.store.routing import Route, delivery_row, store_rules_version
 
-REPLAY_BATCH = 200
-"""Events per transaction of a replay."""
+TARGET: Final = "events"
+"""The target of the audit entry of a replay of all that match a filter."""
+_PAGE: Final = 1_000
+_EVENTS = schema.events
+_NOT_STORED: Final = "there is no such event"
+_NO_BODY: Final = "its body is no longer kept (BRIDGE_RETENTION)"
+_NOT_ROUTED: Final = "it is not routed yet; it will be routed automatically"
+_REPLAYED: Final = "it has been replayed since the preview"
+
+
+class TooManyEvents(BridgeError):
+    """More events match than one replay may route."""
 
 
 @dataclass(frozen=True)
@@ -34,100 +48,168 @@ class ReplayResult:
     """Why the event was skipped; empty if it was replayed."""
 
 
-def events_between(database: Database, since: datetime | None, until: datetime | None) -> list[str]:
-    """Return the IDs of routed events received in a period whose bodies are kept, oldest first."""
-    table = schema.events
-    query = select(table.c.id).where(table.c.body.is_not(None), table.c.routed_at.is_not(None))
-    if since is not None:
-        query = query.where(table.c.received_at >= since)
-    if until is not None:
-        query = query.where(table.c.received_at < until)
+@dataclass(frozen=True)
+class SelectedEvents:
+    """The events of a replay."""
+
+    ids: Sequence[str]
+    """Those that can be routed again, oldest first."""
+    obstacles: Mapping[str, int] = field(default_factory=dict)
+    """Why the others cannot -> how many."""
+
+    @property
+    def total(self) -> int:
+        """All events that match."""
+        return len(self.ids) + sum(self.obstacles.values())
+
+
+def select_events(
+    database: Database, limit: int | None = None, **criteria: Unpack[EventCriteria]
+) -> SelectedEvents:
+    """Return the events that match. Raise TooManyEvents if these are more than `limit`."""
+    columns = (*_EVENTS.c["id", "routed_at"], _EVENTS.c.body.is_not(None).label("has_body"))
+    ids, obstacles = list[str](), Counter[str]()
+    cursor: str | None = None
     with database.read() as conn:
-        return list(conn.execute(query.order_by(table.c.received_at, table.c.id)).scalars())
+        while True:
+            page = page_of_events(conn, columns, _PAGE, cursor, criteria)
+            for item in page.items:
+                problem = _problem(item["routed_at"], bool(item["has_body"]))
+                if problem:
+                    obstacles[problem] += 1
+                else:
+                    ids.append(item["id"])
+            if limit is not None and len(ids) + obstacles.total() > limit:
+                raise TooManyEvents(
+                    f"more than {limit:,} events match; narrow the filter, for example by time"
+                )
+            cursor = page.next_cursor
+            if cursor is None:
+                return SelectedEvents(ids[::-1], dict(obstacles))
+
+
+def audit_criteria(criteria: EventCriteria) -> dict[str, Any]:
+    """Return the criteria that are set, for the audit log."""
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in criteria.items()
+        if value
+    }
+
+
+def _problem(routed_at: datetime | None, has_body: bool) -> str:
+    """Return why an event cannot be routed again; empty if it can."""
+    if not has_body:
+        return _NO_BODY
+    return "" if routed_at else _NOT_ROUTED
+
+
+@dataclass(frozen=True)
+class ReplayOrder:
+    """How events are replayed."""
+
+    rules: Rules
+    route: Route
+    rule: str | None = None
+    """The only rule whose deliveries are created."""
+    force: bool = False
+    """Repeat actions that succeeded."""
+    reason: str | None = None
+    """Why, for the audit log."""
+    previewed_at: datetime | None = None
+    """When the operator saw what would happen, by the clock of the database: an event that has got deliveries since
+    is skipped, so that two operators, or two clicks, do not contact a recipient twice."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the audit log says about it."""
+        detail = {
+            "rules": self.rules.hash[:12],
+            "rule": self.rule,
+            "force": self.force,
+            "reason": self.reason,
+        }
+        return {name: value for name, value in detail.items() if value}
 
 
 def replay(
     database: Database,
     actor: str,
     event_ids: Sequence[str],
-    rules: Rules,
-    route: Route,
+    order: ReplayOrder,
     *,
-    rule: str | None = None,
-    force: bool = False,
-    reason: str | None = None,
+    criteria: Mapping[str, Any] | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> list[ReplayResult]:
-    """Route stored events once more with `rules`, or with one `rule` of them.
+    """Route stored events once more, in small transactions.
 
     A delivery whose idempotency key is completed is suppressed as `duplicate`, or updates its CRM record. With
-    `force`, its action is repeated. `reason` is the operator's, for the audit log.
+    `force`, its action is repeated. `criteria` are those of the filter that has selected the events: then the audit
+    log gets one entry for all, to which those of the single events belong.
     """
     replayed: list[ReplayResult] = []
-    for start in range(0, len(event_ids), REPLAY_BATCH):
-        batch = event_ids[start : start + REPLAY_BATCH]
-        replayed += _replay_batch(database, actor, batch, rules, route, rule, force, reason)
-        on_progress(len(batch))
+    entry = None
+    if criteria is not None:
+        entry = BulkEntry(actor, "replay", TARGET, {**criteria, **order.to_json(), "matched": len(event_ids)})
+
+    def route_part(part: Sequence[str]) -> None:
+        replayed.extend(_replay_batch(database, actor, part, order, entry))
+        on_progress(len(part))
+
+    in_batches(event_ids, route_part)
     return replayed
 
 
 def _replay_batch(
-    database: Database,
-    actor: str,
-    event_ids: Sequence[str],
-    rules: Rules,
-    route: Route,
-    rule: str | None,
-    force: bool,
-    reason: str | None,
+    database: Database, actor: str, event_ids: Sequence[str], order: ReplayOrder, entry: BulkEntry | None
 ) -> list[ReplayResult]:
-    table = schema.events
     with database.write() as conn:
-        now = database.now(conn)
-        store_rules_version(database, conn, rules, now)
-        # Locked, so that none is pruned or erased in the meantime.
-        locked = select(table).where(table.c.id.in_(event_ids)).order_by(table.c.id).with_for_update()
+        # Locked, so that none is pruned, erased or replayed by another operator in the meantime.
+        locked = select(_EVENTS).where(_EVENTS.c.id.in_(event_ids)).order_by(_EVENTS.c.id).with_for_update()
         rows = {row.id: row for row in conn.execute(locked)}
-        replayed, created = [], []
+        now = database.now(conn)
+        store_rules_version(database, conn, order.rules, now)
+        replayed, created = [], list[dict[str, Any]]()
         history = history_in(conn)
+        changed = _changed_since(conn, event_ids, order.previewed_at)
         for event_id in event_ids:
-            row, skipped, deliveries = rows.get(event_id), "", list[dict[str, Any]]()
-            if row is None:
-                skipped = "there is no such event"
-            elif row.body is None:
-                skipped = "its body is no longer kept (BRIDGE_RETENTION)"
-            elif row.routed_at is None:
-                skipped = "it is not routed yet; it will be routed automatically"
-            else:
-                event = event_from_row(row, database.default_country)
-                deliveries = list(_route_again(event, rules, route, history, now, rule, force))
+            skipped = _REPLAYED if event_id in changed else _skipped(rows.get(event_id))
+            deliveries = list[dict[str, Any]]()
+            if not skipped:
+                event = event_from_row(rows[event_id], database.default_country)
+                deliveries = list(_route_again(event, order, history, now))
             created += deliveries
             replayed.append(ReplayResult(event_id, [row["id"] for row in deliveries], skipped))
         if created:
             conn.execute(schema.deliveries.insert(), created)
-        for item in replayed:
-            if not item.skipped:
-                detail = {
-                    "deliveries": len(item.deliveries),
-                    "rules": rules.hash[:12],
-                    "rule": rule,
-                    "force": force,
-                    "reason": reason,
-                }
-                record_audit(conn, now, actor, "replay", [item.id], {k: v for k, v in detail.items() if v})
+        done = [item for item in replayed if not item.skipped]
+        for item in done:
+            numbers = {"deliveries": len(item.deliveries)} if item.deliveries else {}
+            detail = numbers if entry else order.to_json() | numbers
+            record_audit(conn, now, actor, "replay", [item.id], detail, entry.id if entry else None)
+        if entry:
+            entry.add(conn, now, done=len(done), deliveries=len(created))
         database.publish(conn, {row["connection"] for row in created})
         return replayed
 
 
+def _skipped(row: Row[Any] | None) -> str:
+    return _NOT_STORED if row is None else _problem(row.routed_at, row.body is not None)
+
+
+def _changed_since(conn: Connection, event_ids: Sequence[str], instant: datetime | None) -> set[str]:
+    """Return the events that have got deliveries of rules since an instant."""
+    if instant is None:
+        return set()
+    table = schema.deliveries
+    query = select(table.c.event_id).where(
+        table.c.event_id.in_(event_ids), table.c.created_at > instant, table.c.trigger == "rule"
+    )
+    return set(conn.execute(query).scalars())
+
+
 def _route_again(
-    event: Event,
-    rules: Rules,
-    route: Route,
-    history: History,
-    now: datetime,
-    rule: str | None,
-    force: bool,
+    event: Event, order: ReplayOrder, history: History, now: datetime
 ) -> Iterator[dict[str, Any]]:
-    for planned in route(event, now, history).planned:
-        if rule is None or planned.rule == rule:
-            yield delivery_row(planned, event, rules.hash, now, force=force)
+    for planned in order.route(event, now, history).planned:
+        if order.rule is None or planned.rule == order.rule:
+            yield delivery_row(planned, event, order.rules.hash, now, force=order.force)

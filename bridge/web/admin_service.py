@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 from bridge.dryrun.explain import Explanation, explain
 from bridge.dryrun.permission import Permission, permissions
+from bridge.dryrun.replay_preview import ReplayPreview, preview_replay
 from bridge.events import Event
 from bridge.lifecycle import StopScope
 from bridge.rules.model import Diagnostic, Rules
@@ -34,7 +35,7 @@ from bridge.store.queries import (
     stored_event,
     waiting_by_connection,
 )
-from bridge.store.replay import ReplayResult, replay
+from bridge.store.replay import ReplayOrder, ReplayResult, SelectedEvents, replay
 from bridge.store.rerender import RerenderReport, rerender_rule
 from bridge.store.rule_deliveries import (
     CancelledDeliveries,
@@ -139,16 +140,39 @@ class AdminService:
         rule: str | None = None,
         force: bool = False,
         reason: str | None = None,
+        previewed_at: datetime | None = None,
     ) -> ReplayResult:
         """Route one event again with the active rules. Raise NotFound or InvalidParameter."""
         show_event(self.database, event_id)
+        order = self.replay_order(rule, force=force, reason=reason, previewed_at=previewed_at)
+        return replay(self.database, actor, [event_id], order)[0]
+
+    def replay_order(
+        self,
+        rule: str | None = None,
+        *,
+        force: bool = False,
+        reason: str | None = None,
+        previewed_at: datetime | None = None,
+    ) -> ReplayOrder:
+        """Return how events are replayed with the active rules. Raise InvalidParameter for an unknown rule."""
         rules = self.rules.current
         if rule is not None and rules.named(rule) is None:
             raise InvalidParameter(f"no active rule is called `{rule[:80]}`")
-        return replay(
-            self.database, actor, [event_id], rules, lambda event, now, history: route(event, rules, now, history),
-            rule=rule, force=force, reason=reason,
-        )[0]  # fmt: skip
+        return ReplayOrder(
+            rules,
+            lambda event, now, history: route(event, rules, now, history),
+            rule,
+            force,
+            reason,
+            previewed_at,
+        )
+
+    def preview_replay(self, selected: SelectedEvents, order: ReplayOrder) -> ReplayPreview:
+        """Return what a replay of these events would do."""
+        return preview_replay(
+            self.database, selected, order, hash_address=self.hash_address, allowlist=self.allowlist
+        )
 
     def forecast(self, event_id: str) -> Explanation:
         """Return what the active rules would do with a stored event now. Raise NotFound."""

@@ -17,7 +17,7 @@ from bridge.setting_types import parse_duration
 from bridge.store.contact_report import ReportFilter
 from bridge.store.delivery_list import DeliveryFilter
 from bridge.store.opt_out_list import EntryKind
-from bridge.store.queries import NotFound
+from bridge.store.queries import EventCriteria, NotFound
 from bridge.web.validation import InvalidParameter, Parameters, read_query
 
 MAX_LIMIT: Final = 500
@@ -42,7 +42,8 @@ def _without_nul(schema: dict[str, Any]) -> None:
     schema.setdefault("pattern", "^[^\\u0000]*$")
 
 
-def _number(value: Any, info: ValidationInfo) -> Any:
+def number_in_query(value: Any, info: ValidationInfo) -> Any:
+    """Return the number that a query parameter spells; a JSON body has numbers."""
     is_number = info.context == "parameter" and _DIGITS.fullmatch(value)
     return int(value) if is_number else value
 
@@ -96,7 +97,7 @@ Address = Annotated[
 ]
 """A phone number or an email address in any notation."""
 Limit = Annotated[
-    int, Field(ge=1, le=MAX_LIMIT, description="Items per page, at most."), BeforeValidator(_number)
+    int, Field(ge=1, le=MAX_LIMIT, description="Items per page, at most."), BeforeValidator(number_in_query)
 ]
 """`limit` of a query."""
 Time = Annotated[
@@ -117,8 +118,8 @@ class PageQuery(Parameters):
     limit: Limit = DEFAULT_LIMIT
 
 
-class EventQuery(PageQuery):
-    """Query parameters of a list of events."""
+class EventSelection(Parameters):
+    """The filter of a list of events, and of a replay of all that match."""
 
     type: Text | None = Field(None, description="Event type.", examples=["call.busy"])
     since: Time | None = Field(None, description="Received then or later.", examples=["7d"])
@@ -129,10 +130,9 @@ class EventQuery(PageQuery):
     unrouted: Literal["yes", "no"] = Field("no", description="`yes`: only events that wait to be routed.")
     person: Text | None = Field(None, description="ID of an event: the events of the person it is about.")
     unreadable: Literal["yes", "no"] = Field("no", description="`yes`: only events with unreadable fields.")
-    cursor: EventCursor = None
 
-    def arguments(self, now: datetime) -> dict[str, Any]:
-        """Return the arguments of `list_events`."""
+    def criteria(self, now: datetime) -> EventCriteria:
+        """Return the criteria, without a page."""
         return {
             "event_type": self.type,
             "since": instant(self.since, now),
@@ -141,9 +141,17 @@ class EventQuery(PageQuery):
             "without_deliveries": self.nothing == "yes",
             "not_routed": self.unrouted == "yes",
             "person": self.person,
-            "limit": self.limit,
-            "cursor": self.cursor,
         }
+
+
+class EventQuery(PageQuery, EventSelection):
+    """Query parameters of a list of events."""
+
+    cursor: EventCursor = None
+
+    def arguments(self, now: datetime) -> dict[str, Any]:
+        """Return the arguments of `list_events`."""
+        return {**self.criteria(now), "limit": self.limit, "cursor": self.cursor}
 
 
 class DeliveryCriteria(Parameters):

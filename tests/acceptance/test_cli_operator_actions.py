@@ -128,7 +128,7 @@ def test_replay_force_prompt_states_number_of_repeated_messages(database: Databa
     assert result.exit_code == 1
     assert (
         "Route 2 events again and repeat actions that already succeeded? "
-        "Recipients WILL be contacted again: 1 message [y/N]" in result.stderr
+        "This sends 1 message to 1 person; 0 people WILL be contacted again [y/N]" in result.stderr
     )
     assert list_deliveries(database).items == []
     one = invoke("replay", busy, done, "--force", "--rule", "text", answer="y\n")
@@ -157,7 +157,8 @@ def test_replay_prompt_above_preview_limit_states_upper_bound(
     Path("rules.yaml").write_text(RULES)
     store_event(database)
     monkeypatch.setattr("bridge.cli.replay.PREVIEW_LIMIT", 0)
-    result = invoke("replay", "--since", "7d", "--rule", "text", "--force")
+    assert "--reason" in invoke("replay", "--since", "7d", "--force").stderr
+    result = invoke("replay", "--since", "7d", "--rule", "text", "--force", "--reason", "wrong text")
     assert "Route at most 1 event again" in result.stderr
     assert "Recipients WILL be contacted again [y/N]" in result.stderr
 
@@ -173,9 +174,13 @@ def test_replay_prompt_states_what_will_happen(database: Database) -> None:
     preview = invoke("replay", "--since", "7d", "--dry-run")
     assert preview.stdout == f"2 events would lead to: {effects}\n"
     of_rule = parse_json(invoke("replay", "--since", "yesterday", "--rule", "text", "--dry-run", "--json"))
+    del of_rule["previewed_at"]
     assert of_rule == {
         "dry_run": True, "events": 2, "messages": {"sms": 1}, "actions": {}, "later": 0, "held_back": {"expired": 1},
+        "is_complete": True, "people": 1, "people_again": 0, "not_possible": 0, "obstacles": {},
     }  # fmt: skip
+    assert "2 events would lead to" in invoke("replay", "--since", "7d", "--nothing-done", "--dry-run").stdout
+    assert "0 events would" in invoke("replay", "--since", "7d", "--type", "call.failed", "--dry-run").stdout
     assert list_deliveries(database).items == []
 
 

@@ -8,9 +8,10 @@ import pytest
 from sqlalchemy import event as engine_event
 
 from bridge.errors import OutcomeUnknown, PermanentError, TransientError
-from bridge.store import bulk_actions
+from bridge.store import batches, bulk_actions
 from bridge.store.audit_log import list_audit_entries
-from bridge.store.bulk_actions import SelectionChanged, TooManyDeliveries, change_all, preview_bulk
+from bridge.store.batches import SelectionChanged
+from bridge.store.bulk_actions import TooManyDeliveries, change_all, preview_bulk
 from bridge.store.database import Database
 from bridge.store.delivery_list import DeliveryFilter, list_deliveries
 from bridge.store.operator_actions import dismiss, resolve, retry, seen_version
@@ -59,7 +60,7 @@ def test_preview_says_how_many_to_whom_and_what_is_not_possible(engine: Engine) 
 
 
 def test_retry_of_all_that_match_is_one_audit_entry(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk_actions, "BATCH", 2)
+    monkeypatch.setattr(batches, "_SMALLEST", 2)
     ids = failed(engine, 5)
     result = change_all(engine.database, "ada", "retry", FAILED, expected=5)
     assert (result.done, states(engine)) == (5, ["pending"] * 5)
@@ -116,7 +117,9 @@ def test_dismissed_failures_leave_the_list_until_undone_or_retried(engine: Engin
     assert [item["id"] for item in list_deliveries(database, open_failures).items] == [first]
     retry(database, "ada", [second])
     assert engine.show(second)["dismissed_at"] is None
-    assert dismiss(database, "ada", [second])[0].text == "it is pending; only failed deliveries can be dismissed"
+    assert (
+        dismiss(database, "ada", [second])[0].text == "it is pending; only failed deliveries can be dismissed"
+    )
 
 
 @pytest.mark.parametrize("resolution", ["delivered", "retry", "discard"])
@@ -142,7 +145,7 @@ def test_delivery_that_failed_again_is_not_what_was_seen(engine: Engine) -> None
 
 
 def test_an_action_is_many_small_transactions(engine: Engine) -> None:
-    number = 2 * bulk_actions.BATCH + 1
+    number = 2 * batches.LARGEST + 1
     for _ in range(number):
         engine.deliver("post", engine.event())
     commits: list[int] = []

@@ -235,7 +235,8 @@ def test_replay_shows_the_forecast_first(site: Site, browser: httpx.Client, stor
     path = f"/events/{stories.rosa}/replay"
     refused = browser.post(path, data={"force": "yes"}, follow_redirects=True)
     assert "enter a reason" in refused.text
-    browser.post(path, data={"force": "yes", "reason": "wrong text"})
+    now = site.database.clock.now().isoformat()
+    browser.post(path, data={"force": "yes", "reason": "wrong text", "previewed_at": now})
     assert list_audit_entries(site.database)[0]["detail"]["reason"] == "wrong text"
 
 

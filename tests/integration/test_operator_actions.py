@@ -33,7 +33,7 @@ from bridge.store.operator_actions import ActionResult, cancel, resolve, retry
 from bridge.store.opt_out_list import list_opt_outs
 from bridge.store.opt_outs import OptOutChange, hash_address, save_opt_out
 from bridge.store.queries import NotFound, list_events, list_rejected_requests, show_event, stored_event
-from bridge.store.replay import events_between, replay
+from bridge.store.replay import ReplayOrder, replay, select_events
 from bridge.store.results import record_results
 from bridge.store.retention import prune
 from bridge.store.routing import route_unrouted
@@ -253,15 +253,13 @@ def rules_of(engine: Engine, text: str = RULES) -> Rules:
 
 
 def replay_events(engine: Engine, event_ids: list[str], **options: Any) -> Any:
-    rules = rules_of(engine)
-    return replay(
-        engine.database,
-        "ada",
-        event_ids,
-        rules,
-        lambda event, now, history: route(event, rules, now, history),
-        **options,
-    )
+    on_progress = options.pop("on_progress", lambda _: None)
+    order = order_of(options.pop("rules", rules_of(engine)), **options)
+    return replay(engine.database, "ada", event_ids, order, on_progress=on_progress)
+
+
+def order_of(rules: Rules, **options: Any) -> ReplayOrder:
+    return ReplayOrder(rules, lambda event, now, history: route(event, rules, now, history), **options)
 
 
 def routed(engine: Engine, count: int = 1) -> list[str]:
@@ -300,14 +298,7 @@ def test_forced_replay_sends_again_and_is_audited(engine: Engine) -> None:
 def test_replay_uses_the_current_rules(engine: Engine) -> None:
     event_id = routed(engine)[0]
     rules = rules_of(engine, RULES.replace("name: text", "name: renamed").replace("hello", "another text"))
-    result = replay(
-        engine.database,
-        "ada",
-        [event_id],
-        rules,
-        lambda event, now, history: route(event, rules, now, history),
-        rule="renamed",
-    )
+    result = replay_events(engine, [event_id], rules=rules, rule="renamed")
     engine.run_due()
     shown = engine.show(result[0].deliveries[0])
     assert (shown["rule"], shown["params"]["body"]) == ("renamed", "another text")
@@ -325,14 +316,14 @@ def test_replay_reports_skipped_events(engine: Engine) -> None:
     assert list_deliveries(engine.database).items == []
 
 
-def test_events_between_selects_by_received_at(engine: Engine) -> None:
+def test_events_are_selected_by_received_at(engine: Engine) -> None:
     started = engine.database.clock.now()
     early = routed(engine)[0]
     engine.database.clock.advance(hours=2)
     late = routed(engine)[0]
     middle = started + timedelta(hours=1)
-    assert events_between(engine.database, None, middle) == [early]
-    assert events_between(engine.database, middle, None) == [late]
+    assert select_events(engine.database, until=middle).ids == [early]
+    assert select_events(engine.database, since=middle).ids == [late]
 
 
 def test_replay_of_many_events_reports_progress(engine: Engine) -> None:

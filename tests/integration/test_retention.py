@@ -22,7 +22,7 @@ from bridge.store.ingest import RejectedRequest, record_rejected_requests
 from bridge.store.migrate import upgrade
 from bridge.store.operator_actions import retry
 from bridge.store.policy_inputs import PolicyConfig
-from bridge.store.replay import replay
+from bridge.store.replay import ReplayOrder, replay
 from bridge.store.retention import PruneResult, prune, retention_windows
 from bridge.worker import maintenance
 from tests.integration.engine import NO_QUIET, Engine, worker_on
@@ -233,7 +233,7 @@ def test_event_replayed_during_pruning_is_kept(postgres_url: str) -> None:
         )  # fmt: skip
         return Routing((planned,), ())
 
-    [replayed] = replay(database, "ada", [event.id], Rules("", "rules"), route)
+    [replayed] = replay(database, "ada", [event.id], ReplayOrder(Rules("", "rules"), route))
     pruning.join()
     assert replayed.deliveries
     [[claimed]] = engine.claim()

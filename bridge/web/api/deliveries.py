@@ -14,9 +14,9 @@ from bridge.connector.callbacks import MessageStatus
 from bridge.lifecycle import AttemptOutcome, DeliveryState, FailureReason, SuppressReason
 from bridge.rules.model import Trigger
 from bridge.store import schema
+from bridge.store.batches import SelectionChanged
 from bridge.store.bulk_actions import (
     MAX_DELIVERIES,
-    SelectionChanged,
     TooManyDeliveries,
     change_all,
     preview_bulk,

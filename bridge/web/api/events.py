@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime
-from typing import Any
+from typing import Any, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -11,11 +12,13 @@ from typing_extensions import TypedDict
 from bridge.contacts.parse import Contact, UnreadableField
 from bridge.rules.model import Truth
 from bridge.store import schema
+from bridge.store.batches import SelectionChanged
 from bridge.store.queries import list_events
-from bridge.store.replay import ReplayResult
+from bridge.store.replay import ReplayResult, TooManyEvents
 from bridge.web.api.endpoint import ApiError, Call, Resource
 from bridge.web.api.records import AuditEntry, DeliverySummary, EventSummary, PageOf, record
-from bridge.web.query_params import EventQuery, Text
+from bridge.web.bulk_replay import BulkReplay, ReplaySelection
+from bridge.web.query_params import EventQuery, Text, Time, instant
 from bridge.web.validation import Parameters
 
 EVENTS = Resource("Events", "What Heppu sent, and what the rules made of it.")
@@ -99,6 +102,44 @@ class Replay(Parameters):
     )
     force: bool = Field(False, description="Repeat actions that succeeded: recipients are contacted again.")
     reason: Text | None = Field(None, description="Why, for the audit log.")
+    previewed_at: Time | None = Field(
+        None, description="When you looked: if the event was replayed since, nothing is done."
+    )
+
+
+class ReplayOfMany(ReplaySelection):
+    """Which events to replay, and how."""
+
+    force: bool = Field(False, description="Repeat actions that succeeded: recipients are contacted again.")
+    dry_run: bool = Field(False, description="Only return what would be done.")
+
+
+@record()
+class BulkReplayOutcome(TypedDict):
+    """What a replay of many events has done, or would do with `dry_run`."""
+
+    dry_run: bool
+    events: int
+    """Events that were routed again, or would be."""
+    not_possible: int
+    obstacles: dict[str, int]
+    """Why the others were not routed again, with their number."""
+    deliveries: NotRequired[int]
+    """Deliveries that were created."""
+    is_complete: NotRequired[bool]
+    """With `dry_run`: whether the effects were computed. False if too many events match."""
+    messages: NotRequired[dict[str, int]]
+    """With `dry_run`: messages to recipients, by channel."""
+    actions: NotRequired[dict[str, int]]
+    """With `dry_run`: other deliveries, by action."""
+    later: NotRequired[int]
+    held_back: NotRequired[dict[str, int]]
+    """With `dry_run`: deliveries that are not carried out, by reason."""
+    people: NotRequired[int]
+    """With `dry_run`: people who get a message."""
+    people_again: NotRequired[int]
+    """With `dry_run` and `force`: those of them who have got it before."""
+    previewed_at: NotRequired[datetime]
 
 
 @EVENTS.get(
@@ -109,6 +150,36 @@ class Replay(Parameters):
 def list_all_events(call: Call, query: EventQuery) -> Any:
     """List events, newest first."""
     return list_events(call.database, **query.arguments(call.database.clock.now()))
+
+
+# Before the paths with a variable, which match it as well.
+
+
+@EVENTS.post(
+    "/events/replay",
+    response=BulkReplayOutcome,
+    errors={
+        404: "The event of `person` is not stored, or is about nobody.",
+        409: "Another number of events matches than `expected`, or too many: 10,000, with `force` 500.",
+    },
+)
+def replay_events(call: Call, body: ReplayOfMany) -> Any:
+    """Route all events that match a filter again with the active rules."""
+    bulk = BulkReplay(call.service, body, force=body.force)
+    try:
+        if body.dry_run:
+            return bulk.preview().to_json()
+        results = bulk.run(call.actor)
+    except (SelectionChanged, TooManyEvents) as error:
+        raise ApiError(409, str(error)) from None
+    obstacles = Counter(result.skipped for result in results if result.skipped)
+    return {
+        "dry_run": False,
+        "events": len(results) - obstacles.total(),
+        "deliveries": sum(len(result.deliveries) for result in results),
+        "not_possible": obstacles.total(),
+        "obstacles": dict(obstacles),
+    }
 
 
 @EVENTS.get("/events/{id}", response=EventDetails)
@@ -130,7 +201,14 @@ def forecast_event(call: Call) -> Any:
 )
 def replay_event(call: Call, body: Replay) -> Any:
     """Route an event again with the active rules."""
-    result = call.service.replay(call.id, call.actor, rule=body.rule, force=body.force, reason=body.reason)
+    result = call.service.replay(
+        call.id,
+        call.actor,
+        rule=body.rule,
+        force=body.force,
+        reason=body.reason,
+        previewed_at=instant(body.previewed_at, call.database.clock.now()),
+    )
     if result.skipped:
         raise ApiError(409, result.skipped, id=call.id)
     return result

@@ -18,6 +18,7 @@ from bridge.web.dashboard import (
     deliveries,
     delivery,
     delivery_bulk,
+    event_replay,
     events,
     overview,
     rejected,
@@ -35,6 +36,7 @@ _PAGES = (
     deliveries,
     delivery_bulk,  # before delivery, whose path matches as well
     delivery,
+    event_replay,  # before events, whose path matches as well
     events,
     contacts,
     contact,

@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from bridge.store.batches import SelectionChanged
 from bridge.store.bulk_actions import (
     MAX_DELIVERIES,
-    SelectionChanged,
     TooManyDeliveries,
     change_all,
     preview_bulk,

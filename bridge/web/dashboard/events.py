@@ -1,4 +1,4 @@
-"""Events: the list with its filters, one event with the trace of each rule and its deliveries, and its replay."""
+"""Events: the list with its filters, and one event with the trace of each rule and its deliveries."""
 
 from __future__ import annotations
 
@@ -8,33 +8,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from bridge.dryrun.explain import PlannedOutcome
 from bridge.events import EVENT_TYPES
-from bridge.lifecycle import SuppressReason
 from bridge.rules.model import Check, Trace
 from bridge.rules.unmet import describe_check, is_disabled, is_for_other_events, unmet_conditions
 from bridge.store.event_outcomes import outcomes_by_event
 from bridge.store.queries import list_events, stored_body
-from bridge.web.access import actor_of
 from bridge.web.admin_service import AdminService
-from bridge.web.dashboard.page import (
-    Form,
-    done,
-    form,
-    id_of,
-    indented_json,
-    page,
-    page_query,
-    query_prefix,
-    refused,
-    render_page,
-)
+from bridge.web.dashboard.page import id_of, indented_json, page, page_query, query_prefix, render_page
 from bridge.web.labels import STATES
-from bridge.web.query_params import event_filter, string_or_none
+from bridge.web.query_params import EventSelection, event_filter
 
 _MAX_FIELDS: Final = 60
 """Fields of the body that are shown as a table; the JSON below has all."""
@@ -47,8 +34,6 @@ def routes(service: AdminService) -> list[BaseRoute]:
         page("/events", partial(_list, service)),
         page("/events/{id}", partial(_show, service)),
         page("/events/{id}/body", partial(_download, service)),
-        page("/events/{id}/replay", partial(_confirm_replay, service)),
-        form("/events/{id}/replay", partial(_replay, service)),
     ]
 
 
@@ -86,7 +71,14 @@ def _list(service: AdminService, request: Request) -> Response:
             for name in ("type", "since", "until", "unreadable", "nothing", "unrouted", "person")
         },
         next_page_query=query_prefix(query),
+        replay_path=_replay_path(query),
     )
+
+
+def _replay_path(query: QueryParams) -> str:
+    """Return the path of the replay of all that match; empty without a filter."""
+    kept = [(name, value) for name, value in query.items() if value and name in EventSelection.model_fields]
+    return f"events/replay?{QueryParams(kept)}" if kept else ""
 
 
 def _show(service: AdminService, request: Request) -> Response:
@@ -175,50 +167,3 @@ def _download(service: AdminService, request: Request) -> Response:
     headers = {"Content-Disposition": f'attachment; filename="{event_id}.json"', "Cache-Control": "no-store"}
     content = stored_body(service.database, event_id)
     return Response(content, media_type="application/json", headers=headers)
-
-
-def _confirm_replay(service: AdminService, request: Request) -> Response:
-    """Show what a replay would do, before it can be started."""
-    event = service.show("event", id_of(request))
-    forecast = service.forecast(event["id"])
-    rule = page_query(request).get("rule", "")
-    outcomes = [outcome for outcome in forecast.deliveries if rule in ("", outcome.planned.rule)]
-    return render_page(
-        request,
-        service,
-        "event_replay.html",
-        title=f"Replay {event['type']} {event['id']}",
-        event=event,
-        outcomes=outcomes,
-        repeated=_repeated(outcomes),
-        rules=[item.name for item in service.rules.current.rules],
-        rule=rule,
-    )
-
-
-def _repeated(outcomes: Sequence[PlannedOutcome]) -> list[PlannedOutcome]:
-    """Return the messages that only `force` would send: those that were sent before."""
-    return [
-        outcome
-        for outcome in outcomes
-        if outcome.planned.channel and outcome.reason == SuppressReason.DUPLICATE
-    ]
-
-
-def _replay(service: AdminService, request: Request, fields: Form) -> Response:
-    """Route an event again."""
-    force, reason = fields.get("force") == "yes", string_or_none("reason", fields.get("reason"))
-    event_id = id_of(request)
-    if force and reason is None:
-        return refused(request, f"events/{event_id}/replay", "reason_missing")
-    result = service.replay(
-        event_id,
-        actor_of(request),
-        rule=string_or_none("rule", fields.get("rule")),
-        force=force,
-        reason=reason,
-    )
-    path = f"events/{result.id}"
-    return (
-        refused(request, path, "replay_not_possible") if result.skipped else done(request, path, "replayed")
-    )
