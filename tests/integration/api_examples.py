@@ -80,6 +80,7 @@ EXAMPLES: Mapping[str, Callable[[Stored], Example]] = {
     "GET /api/events/{id}": lambda stored: Example({"id": stored.event()}),
     "GET /api/events/{id}/forecast": lambda stored: Example({"id": stored.event()}),
     "POST /api/events/{id}/replay": lambda stored: Example({"id": stored.event()}, body={"rule": RULE}),
+    "POST /api/events/replay": lambda _: Example(body={"since": "7d", "dry_run": True}),
     "GET /api/deliveries": lambda _: Example(query={"state": "failed,succeeded"}),
     "GET /api/deliveries/{id}": lambda stored: Example({"id": stored.delivery("needs_review")}),
     "POST /api/deliveries/{id}/retry": lambda stored: Example({"id": stored.delivery("failed")}),

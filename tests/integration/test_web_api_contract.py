@@ -115,6 +115,7 @@ FORMS = {
     "/deliveries/{id}/dismiss": "POST /api/deliveries/{id}/dismiss",
     "/deliveries/{id}/undismiss": "POST /api/deliveries/{id}/dismiss",
     "/events/{id}/replay": "POST /api/events/{id}/replay",
+    "/events/replay": "POST /api/events/replay",
     "/contacts": "POST /api/contacts",
     "/contacts/import": "POST /api/opt-outs/import",
     "/contacts/import/confirm": "POST /api/opt-outs/import",
