@@ -12,7 +12,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from alembic import command
 
 from bridge.cli import server_lock
 from bridge.cli.restore import Restored, restore
@@ -215,9 +214,7 @@ def test_unusable_backup_leaves_the_database(backup: Path, path: Path, tmp_path:
 def test_backup_of_an_older_version_is_migrated(path: Path, tmp_path: Path) -> None:
     older = Database(f"sqlite:///{tmp_path}/older.db")
     with older.migration() as conn:
-        config = migrate._config()
-        config.attributes["connection"] = conn
-        command.upgrade(config, "0009")
+        migrate.run_migrations(conn, "0009")
     older.close()
     restored = restore_into(path, tmp_path / "older.db")
     assert (restored.backup.revision, restored.revision) == ("0009", migrate.newest_revision())

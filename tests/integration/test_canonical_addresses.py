@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from importlib.resources import files
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,12 +12,10 @@ from uuid import uuid4
 import psycopg
 import pytest
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 
 from bridge.clock import Clock
 from bridge.store.database import Database
-from bridge.store.migrate import upgrade
+from bridge.store.migrate import run_migrations, upgrade
 from bridge.store.opt_out_list import list_opt_outs
 from tests.postgres import database_of
 
@@ -37,11 +34,8 @@ def old_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Dat
             admin.execute(f'CREATE DATABASE "{name}"')
         url = database_of(server, name)
     database = Database(url, Clock())
-    config = Config()
-    config.set_main_option("script_location", str(files("bridge.store") / "migrations"))
     with database.write() as conn:
-        config.attributes["connection"] = conn
-        command.upgrade(config, "0001")
+        run_migrations(conn, "0001")
     yield database
     database.close()
     if request.param == "postgres":

@@ -9,12 +9,11 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from alembic import command
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from bridge.clock import Clock
 from bridge.errors import ConfigError, StoreUnavailable
-from bridge.store import postgres_engine, stalled_transactions
+from bridge.store import migrate, postgres_engine, stalled_transactions
 from bridge.store.database import Database
 from bridge.store.migrate import upgrade
 from tests.postgres import database_of
@@ -89,13 +88,14 @@ def test_migration_has_no_limit_for_statements_and_waits_for_another_start(
     first, second = Database(new_postgres_url, Clock()), Database(new_postgres_url, Clock())
     entered, leave = threading.Event(), threading.Event()
 
-    def slow_migration(config: object, _: str) -> None:
-        conn = config.attributes["connection"]  # type: ignore[attr-defined]
+    def slow_migration(conn: Connection) -> None:
         conn.execute(text("SELECT pg_sleep(0.1)"))
         entered.set()
         leave.wait(5)
 
-    monkeypatch.setattr(command, "upgrade", slow_migration)
+    monkeypatch.setattr(migrate, "run_migrations", slow_migration)
+    with psycopg.connect(new_postgres_url, autocommit=True) as conn:
+        conn.execute("UPDATE alembic_version SET version_num = '0001'")
     threads = [threading.Thread(target=upgrade, args=[database]) for database in (first, second)]
     threads[0].start()
     assert entered.wait(5), "the first migration was ended by the limit for statements"
