@@ -61,7 +61,7 @@ def pause(
 
     _check_names(names, every)
     actor = current_operator()
-    reason = reason or f"by {actor}"
+    reason = reason.strip() or "no reason given"
     with open_store(Settings.load(environment())) as database:
         _statuses(database, names)
         if every:

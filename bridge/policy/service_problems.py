@@ -109,7 +109,7 @@ def _queue_problems(facts: Watched, settings: AlertSettings) -> Iterator[Service
                 if facts.workers
                 else "no worker is running: start `bridge serve` or `bridge worker`"
             )
-            verb = "delivery waits" if item.count == 1 else "deliveries wait"
+            verb = "delivery is waiting" if item.count == 1 else "deliveries are waiting"
             text = f"{item.count:,} due {verb} over {item.connection}, the oldest for {_span(age)}; {advice}"
             yield ServiceProblem(ProblemCause.BACKLOG, item.connection, text)
     if facts.oldest_unrouted and facts.now - facts.oldest_unrouted >= settings.backlog_after:
@@ -132,7 +132,7 @@ def _provider_problems(facts: Watched, settings: AlertSettings) -> Iterator[Serv
             advice = "its deliveries wait, and one call is tried every 10 s: check the provider's status page"
             yield ServiceProblem(ProblemCause.CIRCUIT_OPEN, connection, f"{text}; {advice}")
     if facts.last_event_at and facts.is_silence_unusual:
-        text = f"Heppu has sent no event for {_span(facts.now - facts.last_event_at)}, which is unusual for this time"
+        text = f"Heppu has sent no events for {_span(facts.now - facts.last_event_at)}, which is unusual for this time"
         advice = "`bridge check --online` compares Heppu's webhooks with the rules"
         yield ServiceProblem(ProblemCause.NO_EVENTS, "", f"{text}; {advice}")
 
@@ -158,14 +158,14 @@ def _host_problems(facts: Watched, settings: AlertSettings) -> Iterator[ServiceP
 
 
 _RECOVERED: Final = {
-    ProblemCause.BACKLOG: "no due delivery over {subject} waits for a worker any more",
+    ProblemCause.BACKLOG: "due deliveries over {subject} no longer wait for a worker",
     ProblemCause.UNROUTED: "events are routed again",
     ProblemCause.CIRCUIT_OPEN: "the circuit breaker of {subject} is closed",
-    ProblemCause.REVIEW: "no delivery has needed review for long any more",
+    ProblemCause.REVIEW: "no delivery has been waiting long for review",
     ProblemCause.NO_EVENTS: "Heppu sends events again",
     ProblemCause.DISK_NEARLY_FULL: "the disk of the database on {subject} has enough space again",
     ProblemCause.RULES_FILE: "the rules file on {subject} is active again",
-    ProblemCause.WORKER_RESTARTS: "the worker on {subject} keeps running again",
+    ProblemCause.WORKER_RESTARTS: "the worker on {subject} is running steadily again",
 }
 
 

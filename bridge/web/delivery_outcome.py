@@ -86,7 +86,7 @@ def _waiting(
         what = "messages to people are" if pause.only_messages else f"{delivery['connection']} is"
         waits = f"It waits: {what} paused by {pause.label}."
         return Outcome(
-            f"{waits} {detail}".strip(), f"It goes on when {delivery['connection']} is resumed.{expires}"
+            f"{waits} {detail}".strip(), f"It resumes when {delivery['connection']} is resumed.{expires}"
         )
     at = "now" if delivery["run_at"] <= when.now else when(delivery["run_at"])
     if delivery["outcome_unknown_since"] is not None:

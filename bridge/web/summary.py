@@ -21,7 +21,7 @@ from bridge.web.times import relative_time
 Kind = Literal["good", "wait", "warn", "bad"]
 
 LATE: Final = timedelta(minutes=1)
-"""Deliveries that have been due for longer wait longer than they should."""
+"""Deliveries that have been due for longer are overdue."""
 MAX_RECOVERED: Final = 3
 
 
@@ -92,11 +92,11 @@ def _title(situation: Situation, needs: Sequence[Line], recovering: Sequence[Lin
     if recovering:
         return "wait", recovering[0].text.partition(". ")[0].rstrip(".") + "."
     if pulse is not None and pulse.last_event is None:
-        return "good", "Ready. Nothing has come yet."
+        return "good", "Ready. No event has arrived yet."
     if pulse is not None and pulse.last_event is not None and pulse.usual_interval is not None:
         silence = duration_text(situation.now - pulse.last_event.received_at)
         usual = duration_text(pulse.usual_interval)
-        return "warn", f"Nothing has come from Heppu for {silence}. Usually there is an event every {usual}."
+        return "warn", f"Heppu has sent nothing for {silence}. Usually, an event arrives every {usual}."
     if None in (pulse, situation.tasks, situation.pauses, situation.connections):
         return "warn", "Part of the state could not be read."
     return "good", "All is well."
@@ -130,11 +130,10 @@ def _facts(situation: Situation) -> list[str]:
     if late:
         total = sum(item.waiting.due for item in late)
         oldest = min(item.waiting.oldest for item in late if item.waiting.oldest)
-        facts.append(
-            f"{_capped(total)} waiting longer than they should, the oldest for {duration_text(now - oldest)}"
-        )
+        verb = "is" if total == 1 else "are"
+        facts.append(f"{_capped(total)} {verb} overdue, the oldest by {duration_text(now - oldest)}")
     else:
-        facts.append("nothing waits longer than it should")
+        facts.append("nothing is overdue")
     return facts
 
 
@@ -157,7 +156,8 @@ def _needs(situation: Situation) -> list[Line]:
     if tasks is not None:
         lines += _failure_lines(tasks)
     if situation.pulse is not None and situation.pulse.unrouted:
-        lines.append(Line("bad", "Events wait to be routed for longer than a minute.", "status", "Status"))
+        text = "Events have been waiting to be routed for more than a minute."
+        lines.append(Line("bad", text, "status", "Status"))
     if situation.pulse is not None and situation.pulse.free_disk is not None:
         free = f"{situation.pulse.free_disk:.0%}"
         lines.append(
@@ -188,20 +188,20 @@ def _failure_lines(tasks: OpenTasks) -> list[Line]:
 
 
 _BY_OPERATOR: Final[Mapping[str, str]] = {
-    PauseCause.OPERATOR: "{name} is paused",
-    PauseCause.AUTH: "{name} rejects the credentials",
-    PauseCause.ACCOUNT: "{name} has a problem with the account",
-    PauseCause.TOTAL_CAP: "{name} has reached the cap on all messages",
+    PauseCause.OPERATOR: "{name} has been paused",
+    PauseCause.AUTH: "{name} has been rejecting the credentials",
+    PauseCause.ACCOUNT: "{name} has had a problem with the account",
+    PauseCause.TOTAL_CAP: "{name} has been at the cap on all messages",
 }
 _BY_ITSELF: Final[Mapping[str, str]] = {
-    PauseCause.CIRCUIT_OPEN: "{name} does not respond{since}. One call is tried every 10 s.",
-    PauseCause.QUOTA: "The quota of {name} is used up{since}. Sending goes on at {until}.",
-    PauseCause.RATE_LIMIT: "{name} answers that there are too many requests{since}. Sending goes on at {until}.",
+    PauseCause.CIRCUIT_OPEN: "{name} has not responded{since}. One call is tried every 10 s.",
+    PauseCause.QUOTA: "The quota of {name} has been used up{since}. Sending resumes {until}.",
+    PauseCause.RATE_LIMIT: "{name} has been limiting requests{since}. Sending resumes {until}.",
 }
 _PAST: Final[Mapping[str, str]] = {
     PauseCause.CIRCUIT_OPEN: "{name} did not respond",
     PauseCause.QUOTA: "The quota of {name} was used up",
-    PauseCause.RATE_LIMIT: "{name} answered that there were too many requests",
+    PauseCause.RATE_LIMIT: "{name} was limiting requests",
 }
 
 
@@ -211,8 +211,8 @@ def _paused_line(item: ConnectionOverview, situation: Situation) -> Line | None:
         return None
     text = _BY_OPERATOR[pause.cause].format(name=provider_label(item.name))
     if item.current is not None:
-        text += f" since {clock_text(item.current.started_at, situation)}"
         text += f" by {item.current.actor}" if item.current.actor else ""
+        text += f" since {clock_text(item.current.started_at, situation)}"
     text += f": {pause.reason.rstrip('.')}" if pause.reason else ""
     kind: Kind = "warn" if pause.cause == PauseCause.OPERATOR else "bad"
     return Line(kind, f"{text}. {_waiting_text(item)}", f"connections/{item.name}", item.name)
@@ -227,7 +227,7 @@ def _recovering(situation: Situation) -> list[Line]:
         if item.current is None and pause.cause == PauseCause.RATE_LIMIT:
             continue  # a short pause, which is part of normal work
         since = f" since {clock_text(item.current.started_at, situation)}" if item.current else ""
-        until = clock_text(pause.until, situation) if pause.until else ""
+        until = _at(pause.until, situation) if pause.until else "by itself"
         text = _BY_ITSELF[pause.cause].format(name=provider_label(item.name), since=since, until=until)
         lines.append(Line("wait", f"{text} {_waiting_text(item)}", f"connections/{item.name}", item.name))
     return lines
@@ -244,26 +244,39 @@ def _recovered(situation: Situation) -> list[str]:
 
 
 def past_pause_text(item: PastPause, ended_at: datetime, now: datetime, zone: tzinfo = UTC) -> str:
-    """Return what a pause that has ended was, and what became of the deliveries that waited."""
+    """Return what a past pause was, and what became of the deliveries that waited."""
     start, end = _clock(item.started_at, now, zone), _clock(ended_at, now, zone)
     what = _PAST.get(item.cause, "{name} was paused").format(name=provider_label(item.connection))
     text = f"{what} from {start} to {end} ({duration_text(ended_at - item.started_at)})."
     if not item.waited:
-        return f"{text} Nothing waited."
-    waited = _capped(item.waited)
+        return f"{text} Nothing was waiting."
+    waited, is_one = _capped(item.waited).capitalize(), item.waited == 1
     if item.drained_at is None:
-        return f"{text} {waited} waited and are being sent."
-    return f"{text} {waited} waited; all had been processed by {_clock(item.drained_at, now, zone)}."
+        return f"{text} {waited} waited and {'is' if is_one else 'are'} being sent."
+    all_of_them = "it" if is_one else "all"
+    return (
+        f"{text} {waited} waited; {all_of_them} had been processed by {_clock(item.drained_at, now, zone)}."
+    )
 
 
 def _waiting_text(item: ConnectionOverview) -> str:
     due = item.waiting.due
-    return "Nothing waits." if not due else f"{_capped(due)} {'waits' if due == 1 else 'wait'}."
+    return (
+        f"{_capped(due).capitalize()} {'is' if due == 1 else 'are'} waiting."
+        if due
+        else "Nothing is waiting."
+    )
 
 
 def clock_text(value: datetime, situation: Situation) -> str:
     """Return a time of the day in the reader's zone, with the date if it is not today."""
     return _clock(value, situation.now, situation.zone)
+
+
+def _at(value: datetime, situation: Situation) -> str:
+    """Return when something happens: `at 14:03`, `on 28 Nov at 14:03`."""
+    day, _, clock = clock_text(value, situation).rpartition(" ")
+    return f"on {day} at {clock}" if day else f"at {clock}"
 
 
 def _clock(value: datetime, now: datetime, zone: tzinfo) -> str:

@@ -112,13 +112,13 @@ def test_backlog_is_alerted_once_and_its_end_is_told(team: Team, clock: Clock) -
     clock.advance(minutes=20)
     [message] = team.check()
     assert message == (
-        "1 due delivery waits over desk, the oldest for 21 min; add workers, or raise DESK_CONCURRENCY if the provider "
-        "allows it"
+        "1 due delivery is waiting over desk, the oldest for 21 min; add workers, or raise DESK_CONCURRENCY if the "
+        "provider allows it"
     )
     assert [team.check(minutes=15) for _ in range(3)] == [[], [], []], "one alert while it lasts"
     team.finish(schema.deliveries.c.id == delivery_id)
     [message] = team.check()
-    assert message.startswith("recovered: no due delivery over desk waits for a worker any more, after 4")
+    assert message.startswith("recovered: due deliveries over desk no longer wait for a worker, after 4")
     assert team.check(minutes=30) == []
 
 
@@ -209,7 +209,7 @@ def test_silence_of_heppu_is_alerted_if_it_is_unusual(team: Team, clock: Clock) 
     assert team.check() == [], "they may come a little later than a week ago"
     [message] = team.check(minutes=45)
     assert message.startswith(
-        "Heppu has sent no event for 1 d 1 h, which is unusual for this time; `bridge check"
+        "Heppu has sent no events for 1 d 1 h, which is unusual for this time; `bridge check"
     )
     assert team.check(hours=5) == [], "it is usual for this time, but no event has come"
     receive(team.database, clock)
@@ -259,7 +259,7 @@ def test_crash_loop_of_the_worker_is_alerted(
     uptime = team.watch.check.__globals__["uptime"]
     monkeypatch.setattr("bridge.worker.worker_exits.uptime", lambda: uptime() + 900)
     [message] = team.check(minutes=10)
-    assert "keeps running again" in message
+    assert "is running steadily again" in message
 
 
 def test_full_disk_is_alerted_after_it_with_the_number_of_refused_requests(

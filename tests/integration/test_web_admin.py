@@ -42,6 +42,7 @@ from tests.integration.dashboard_site import (
     running_site,
 )
 
+REASON = {"reason": "moving house"}
 READING_POSTS = (
     "/search", "/contacts", "/settings", "/rules/try", "/api/search", "/api/why", "/api/contacts",
     "/api/contacts/export", "/api/rules/check", "/api/rules/plan", "/api/rules/explain",
@@ -326,7 +327,7 @@ def test_read_token_shows_everything_and_changes_nothing(site: Site) -> None:
         assert client.post("/api/why", json={"contact": "+12125550167"}).status_code == 200
         assert browser.get("/audit").status_code == 200
         assert browser.post("/search", data={"q": "+12125550167"}).status_code == 200
-        assert client.post("/api/connections/desk/pause").status_code == 403
+        assert client.post("/api/connections/desk/pause", json=REASON).status_code == 403
         page = browser.post("/connections/desk/pause")
         assert (page.status_code, "without changes" in page.text) == (403, True)
         assert browser.post("/logout").status_code == 303
@@ -361,10 +362,10 @@ def test_a_path_that_only_looks_harmless_needs_an_admin_token(path: str, method:
 
 def test_name_of_the_token_is_the_actor(site: Site) -> None:
     with site.client(NAMED_TOKEN) as client, site.browser(token=NAMED_TOKEN) as browser:
-        client.post("/api/connections/desk/pause")
+        client.post("/api/connections/desk/pause", json=REASON)
         browser.post("/connections/desk/resume")
     with site.client() as client, site.browser() as browser:
-        client.post("/api/connections/desk/pause")
+        client.post("/api/connections/desk/pause", json=REASON)
         browser.post("/connections/desk/resume")
     actors = [entry["actor"] for entry in list_audit_entries(site.database, target="desk")]
     assert actors == ["dashboard", "api", "ada", "ada"]
@@ -483,12 +484,14 @@ def test_same_origin_write_is_accepted(site: Site, origin: str | None) -> None:
     with site.browser() as browser:
         cookie = {"Cookie": f"{COOKIE}={browser.cookies[COOKIE]}"}
     headers = cookie | {"Origin": origin or site.url}
-    assert httpx.post(f"{site.url}/api/connections/desk/pause", headers=headers).status_code == 200
+    assert (
+        httpx.post(f"{site.url}/api/connections/desk/pause", headers=headers, json=REASON).status_code == 200
+    )
 
 
 def test_bearer_token_needs_no_origin_but_rejects_foreign_origin(site: Site) -> None:
     with site.client() as client:
-        assert client.post("/api/connections/desk/pause").status_code == 200
+        assert client.post("/api/connections/desk/pause", json=REASON).status_code == 200
         headers = {"Origin": "https://evil.example"}
         assert client.post("/api/connections/desk/pause", headers=headers).status_code == 403
 

@@ -423,7 +423,8 @@ def test_invalid_body_returns_400_with_advice(
     ],
 )
 def test_unknown_id_returns_404(api: httpx.Client, method: str, path: str) -> None:
-    response = api.request(method, path)
+    body = {"reason": "a wrong text"} if path.endswith("/pause") else None
+    response = api.request(method, path, json=body)
     assert response.status_code == 404
     assert response.json()["error"].startswith("there is no")
 
@@ -546,6 +547,9 @@ def test_head_returns_no_body(api: httpx.Client) -> None:
         (b'{"reason": NaN}', 400, "send a JSON object"),
         (b'{"reason": 1' + b"0" * 5000 + b"}", 400, "send a JSON object"),
         (b'{"reason": 5}', 400, "`reason` must be a string"),
+        (b"{}", 400, "`reason` is missing"),
+        (b"", 400, "`reason` is missing"),
+        (b'{"reason": " "}', 400, "`reason`"),
         (b'{"raeson": "x"}', 400, "unknown field `raeson`; did you mean `reason`?"),
         (b'{"reason": "' + b"x" * 70_000 + b'"}', 413, "larger than 65,536 bytes"),
     ],

@@ -66,7 +66,7 @@ def test_history_of_an_outage_stays_on_the_page(browser: httpx.Client, site: Sit
     assert "one call is tried every 10 s" in page.text
     page = get_page(browser, "/connections/desk")
     assert "Try desk now" in page.text
-    assert "not over" in page.text
+    assert "ongoing" in page.text
     recover(site)
     page = get_page(browser, "/connections/desk")
     assert page.text.startswith("Active: Desk")

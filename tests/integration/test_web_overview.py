@@ -68,7 +68,7 @@ def recover(site: Site) -> None:
 
 def test_first_day_shows_the_first_steps(browser: httpx.Client, site: Site) -> None:
     page = get_page(browser, "/")
-    assert "Ready. Nothing has come yet." in page.text
+    assert "Ready. No event has arrived yet." in page.text
     assert "Rules: 3 active." in page.text
     assert "bridge send call.busy" in page.text
     assert f"{site.url}/webhooks/heppu" in {field.get("value") for field in page.all("input")}
@@ -83,7 +83,7 @@ def test_all_is_well_with_the_facts_that_make_it_true(browser: httpx.Client, sit
     assert "(call.busy)" in page.text
     assert "1 worker" in page.text
     assert f"version {site.rules.current.hash[:8]}" in page.text
-    assert "nothing waits longer than it should" in page.text
+    assert "nothing is overdue" in page.text
 
 
 def test_no_worker_and_a_stop_come_first(browser: httpx.Client, site: Site) -> None:
@@ -122,16 +122,16 @@ def test_rejected_credentials_need_an_operator(browser: httpx.Client, site: Site
     site.engine.provider.before = refuse
     site.engine.step()
     text = get_page(browser, "/").text
-    assert "Desk rejects the credentials since" in text
+    assert "Desk has been rejecting the credentials since" in text
     assert "set DESK_TOKEN to a new key" in text
-    assert "1 delivery waits." in text
+    assert "1 delivery is waiting." in text
 
 
 def test_outage_recovers_by_itself_and_is_remembered(browser: httpx.Client, site: Site) -> None:
     outage(site)
     record_heartbeat(site.database, "one", "1.2.3")
     page = get_page(browser, "/")
-    assert title(browser).startswith("Desk does not respond since")
+    assert title(browser).startswith("Desk has not responded since")
     assert "What recovers by itself" in page.text
     assert "Nothing needs you." in page.text
     recover(site)
@@ -179,8 +179,10 @@ def test_unusual_silence_is_reported(api: httpx.Client, site: Site) -> None:
     while update_history(site.database):
         pass
     record_heartbeat(site.database, "one", "1.2.3")
-    assert api.get("/api/overview").json()["title"].startswith(
-        "Nothing has come from Heppu for 3 h. Usually there is an event every 2"
+    assert (
+        api.get("/api/overview")
+        .json()["title"]
+        .startswith("Heppu has sent nothing for 3 h. Usually, an event arrives every 2")
     )
 
 

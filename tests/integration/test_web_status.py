@@ -120,7 +120,7 @@ def test_status_line_shows_the_most_important_problem(site: Site, browser: httpx
     assert "connections are paused" not in page.text
     browser.post("/stop", data={"reason": "wrong text"})
     page = get_page(browser, "/events")
-    assert "Messages to people are stopped" in page.text
+    assert "Messages to people have been stopped" in page.text
     assert "The rules file has errors." not in page.text
 
 

@@ -53,7 +53,9 @@ def test_sending_is_stopped_with_a_reason_and_started(site: Site, browser: httpx
     response = browser.post("/stop", data={"reason": "wrong text", "scope": "deliveries"})
     assert (response.status_code, response.headers["location"]) == (303, "./?done=stopped")
     page = get_page(browser, "/events")
-    assert re.search(r"Sending is stopped since \d\d:\d\d by dashboard: wrong text Start sending", page.text)
+    assert re.search(
+        r"Sending has been stopped by dashboard since \d\d:\d\d: wrong text Start sending", page.text
+    )
     assert "./start" in links(page)
     assert "./stop" not in links(page)
     register_accounts(site.database, {"slack": "new"})
@@ -63,7 +65,7 @@ def test_sending_is_stopped_with_a_reason_and_started(site: Site, browser: httpx
     assert "Send all 1" in start
     assert "Change what is stopped" in get_page(browser, "/stop").text
     assert browser.post("/start").headers["location"] == "./?done=started"
-    assert "Sending is stopped" not in get_page(browser, "/connections").text
+    assert "Sending has been stopped" not in get_page(browser, "/connections").text
     assert "Sending is not stopped" in get_page(browser, "/start").text
     assert browser.post("/start").headers["location"] == "./start?refused=not_stopped"
     actions = [(item["actor"], item["action"], item["target"]) for item in list_audit_entries(site.database)]
@@ -84,7 +86,7 @@ def test_stop_needs_a_reason(browser: httpx.Client, site: Site) -> None:
 def test_messages_to_people_are_stopped_and_records_are_not(site: Site, browser: httpx.Client) -> None:
     site.routed_event()
     browser.post("/stop", data={"reason": "wrong text"})
-    assert "Messages to people are stopped since" in get_page(browser, "/events").text
+    assert "Messages to people have been stopped by dashboard since" in get_page(browser, "/events").text
     assert "with all connections" not in get_page(browser, "/connections").text
     assert "Messages to people are stopped." in get_page(browser, "/deliveries").text
     [delivery] = list_deliveries(site.database).items

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -18,10 +18,19 @@ from bridge.store.pauses import ConnectionStatus
 from bridge.web.api.endpoint import ApiError, Call, Resource
 from bridge.web.api.records import PageOf, record
 from bridge.web.connection_page import ConnectionPage, read_connection_page
-from bridge.web.query_params import Text
+from bridge.web.query_params import RequiredText
 from bridge.web.validation import Parameters
 
 CONNECTIONS = Resource("Connections", "The accounts at providers, and whether they are paused.")
+Reason = Annotated[
+    RequiredText,
+    Field(
+        pattern=r"\S",
+        json_schema_extra=lambda schema: schema.update(pattern=r"\S"),
+        description="A few words that tell other operators why.",
+        examples=["wrong text in a rule"],
+    ),
+]
 
 
 class PauseAllBody(Parameters):
@@ -31,9 +40,7 @@ class PauseAllBody(Parameters):
         "deliveries",
         description="`messages` to people only, all `deliveries` except alerts, or `everything`.",
     )
-    reason: Text | None = Field(
-        None, description="Why, for other operators.", examples=["wrong text in a rule"]
-    )
+    reason: Reason
 
 
 class ResumeAllBody(Parameters):
@@ -50,9 +57,7 @@ class ResumeAllBody(Parameters):
 class PauseBody(Parameters):
     """Why an operator pauses connections."""
 
-    reason: Text | None = Field(
-        None, description="Why, for other operators.", examples=["wrong text in a rule"]
-    )
+    reason: Reason
 
 
 @record()
@@ -197,7 +202,7 @@ def check_connection(call: Call) -> Any:
 @CONNECTIONS.post("/connections/{name}/pause", response=Connection)
 def pause_connection(call: Call, body: PauseBody) -> Any:
     """Pause a connection."""
-    return call.service.pause(call.name, call.actor, body.reason or "")
+    return call.service.pause(call.name, call.actor, body.reason)
 
 
 @CONNECTIONS.post("/connections/{name}/resume", response=Connection)
@@ -209,7 +214,7 @@ def resume_connection(call: Call) -> Any:
 @CONNECTIONS.post("/pause", response=PageOf[Connection])
 def pause_all_connections(call: Call, body: PauseAllBody) -> Any:
     """Pause all connections, also later ones, for the deliveries of a scope."""
-    return _page(call.service.pause_all(call.actor, body.reason or "", StopScope(body.scope)))
+    return _page(call.service.pause_all(call.actor, body.reason, StopScope(body.scope)))
 
 
 @CONNECTIONS.post("/resume", response=PageOf[Connection], errors={409: "too many deliveries to cancel"})

@@ -49,11 +49,12 @@ def _status_line(
 ) -> Notice | None:
     """Return the most important problem in one line. The overview has the details."""
     if stop is not None:
-        what = "Messages to people are stopped" if stop.scope is StopScope.MESSAGES else "Sending is stopped"
+        is_messages = stop.scope is StopScope.MESSAGES
+        what = "Messages to people have been stopped" if is_messages else "Sending has been stopped"
         since = f" since {short_time(stop.since, frame.now, frame.zone)}" if stop.since else ""
         actor = f" by {stop.actor}" if stop.actor else ""
         reason = f": {stop.reason}" if stop.reason else "."
-        return Notice("bad", f"{what}{since}{actor}{reason}", "start", "Start sending…")
+        return Notice("bad", f"{what}{actor}{since}{reason}", "start", "Start sending…")
     if not count_alive_workers(service.database):
         return Notice("bad", "No worker is running: nothing is sent.", "status", "Status")
     if service.rules.load_error:
