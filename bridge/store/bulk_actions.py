@@ -25,8 +25,10 @@ from bridge.store.operator_actions import (
     UNKNOWN_DELIVERY,
     Action,
     ActionResult,
+    Seen,
     change_deliveries,
     preview_action,
+    seen_version,
 )
 
 MAX_DELIVERIES: Final = 10_000
@@ -63,6 +65,8 @@ class BulkPreview:
     """Why others are not changed -> how many."""
     not_possible: Sequence[tuple[str, str]]
     """The first of the others: ID and why, with what to do instead."""
+    seen: Seen
+    """What the preview has seen of them, for chosen IDs; empty for a filter."""
     rejected: int
     """Those of them that the provider rejected: a retry without a change fails again."""
 
@@ -126,8 +130,7 @@ def select_deliveries(database: Database, action: Action, matching: DeliveryFilt
     if matching.ids is not None:
         ids = list(dict.fromkeys(matching.ids))
     else:
-        states = matching.states or _DEFAULT_STATES[action]
-        states = [state for state in STATES[action] if state in states]
+        states = _states_of(action, matching)
         not_dismissed = matching.not_dismissed or action == "dismiss"
         wanted = replace(matching, states=states, not_dismissed=not_dismissed)
         ids = matching_ids(database, wanted, MAX_DELIVERIES + 1) if states else []
@@ -138,18 +141,27 @@ def select_deliveries(database: Database, action: Action, matching: DeliveryFilt
     return ids
 
 
+def _states_of(action: Action, matching: DeliveryFilter) -> list[DeliveryState]:
+    """Return the states in which an action on a filter changes a delivery."""
+    wanted = matching.states or _DEFAULT_STATES[action]
+    return [state for state in STATES[action] if state in wanted]
+
+
 def preview_bulk(database: Database, action: Action, matching: DeliveryFilter) -> BulkPreview:
     """Return what an action would do with the deliveries that match. Raise TooManyDeliveries."""
     ids = select_deliveries(database, action, matching)
     sent, connections, obstacles = Counter[str](), Counter[str](), Counter[str]()
     first: list[Delivery] = []
     not_possible: list[tuple[str, str]] = []
+    seen: dict[str, str] = {}
     rejected = 0
     for start in range(0, len(ids), 1000):
         part = ids[start : start + 1000]
         for delivery_id, (delivery, problem) in zip(
             part, preview_action(database, action, part), strict=True
         ):
+            if matching.ids is not None and delivery is not None:
+                seen[delivery_id] = seen_version(delivery)
             if delivery is None or problem is not None:
                 problem = problem or UNKNOWN_DELIVERY
                 obstacles[obstacle_kind(problem)] += 1
@@ -163,7 +175,7 @@ def preview_bulk(database: Database, action: Action, matching: DeliveryFilter) -
                 first.append(delivery)
     return BulkPreview(
         action, sum(sent.values()), Effects(sent), dict(connections.most_common()), first,
-        dict(obstacles.most_common()), not_possible[:_SHOWN], rejected,
+        dict(obstacles.most_common()), not_possible[:_SHOWN], seen, rejected,
     )  # fmt: skip
 
 
@@ -174,17 +186,21 @@ def change_all(
     matching: DeliveryFilter,
     *,
     expected: int | None = None,
+    seen: Seen | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> BulkResult:
     """Carry out an action on the deliveries that match, newest first, in small transactions.
 
-    `expected` is the number that the operator has confirmed. Raise SelectionChanged if another number matches now, or
-    TooManyDeliveries. If the process dies, the audit entry says how many were changed.
+    `expected` is the number that the operator has confirmed, and `seen` what the preview showed of chosen IDs. Those
+    that have changed since are left alone, as are those of a filter that are no longer in one of its states. Raise
+    SelectionChanged if another number matches now, or TooManyDeliveries. If the process dies, the audit entry says
+    how many were changed.
     """
     ids = select_deliveries(database, action, matching)
     check_number(len(ids), expected, "deliveries")
     # Deliveries that were named one by one have an entry each.
     is_named = matching.ids is not None or not ids
+    states = _states_of(action, matching)
     entry = BulkEntry(actor, action, TARGET, matching.to_json() | {"matched": len(ids)})
     results: list[ActionResult] = []
 
@@ -193,10 +209,10 @@ def change_all(
 
     def change(part: Sequence[str]) -> None:
         results.extend(
-            change_deliveries(database, actor, action, part)
+            change_deliveries(database, actor, action, part, seen=seen)
             if is_named
             else change_deliveries(
-                database, actor, action, part, part_of=entry.id, before_commit=add_to_entry
+                database, actor, action, part, states=states, part_of=entry.id, before_commit=add_to_entry
             )
         )
         on_progress(len(part))

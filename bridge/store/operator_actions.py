@@ -67,11 +67,13 @@ def change_deliveries(
     delivery_ids: Sequence[str],
     *,
     seen: Seen | None = None,
+    states: Collection[str] | None = None,
     part_of: str | None = None,
     before_commit: Callable[[Connection, Sequence[ActionResult]], None] = lambda *_: None,
 ) -> list[ActionResult]:
     """Carry out an action on deliveries in one transaction; return the result for each.
 
+    `states` are those that the operator has agreed to: a delivery that is in another one by now is left alone.
     `part_of` is the audit entry of an action on many deliveries; `before_commit` may write more in the transaction.
     """
     with database.write() as conn:
@@ -83,7 +85,7 @@ def change_deliveries(
             if delivery is None:
                 results[delivery_id] = ActionResult(delivery_id, False, _unknown_id(delivery_id))
                 continue
-            problem = _changed(delivery, seen) or obstacle(action, delivery, now)
+            problem = _changed(delivery, seen, states) or obstacle(action, delivery, now)
             if problem is None:
                 possible.append(delivery)
             else:
@@ -330,9 +332,10 @@ def _resolve(
     return f"retry starts {_when(conn, delivery.connection, delivery.channel is not None, now)}"
 
 
-def _changed(delivery: Delivery, seen: Seen | None) -> str | None:
+def _changed(delivery: Delivery, seen: Seen | None, states: Collection[str] | None = None) -> str | None:
     """Return what has become of a delivery since the operator saw it; None if nothing."""
-    if seen is None or seen.get(delivery.id) == seen_version(delivery):
+    is_as_seen = seen is None or seen.get(delivery.id) == seen_version(delivery)
+    if is_as_seen and (states is None or delivery.state in states):
         return None
     detail = f" ({delivery.detail})" if delivery.detail else ""
     return f"{CHANGED}: it is {delivery.state} now{detail}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from sqlalchemy import event as engine_event
 
 from bridge.errors import OutcomeUnknown, PermanentError, TransientError
+from bridge.lifecycle import StopScope
 from bridge.store import batches, bulk_actions
 from bridge.store.audit_log import list_audit_entries
 from bridge.store.batches import SelectionChanged
@@ -15,6 +17,8 @@ from bridge.store.bulk_actions import TooManyDeliveries, change_all, preview_bul
 from bridge.store.database import Database
 from bridge.store.delivery_list import DeliveryFilter, list_deliveries
 from bridge.store.operator_actions import dismiss, resolve, retry, seen_version
+from bridge.store.opt_outs import OptOutChange, save_opt_out
+from bridge.store.pause_all import pause_all, resume_all
 from tests.integration.engine import Engine
 
 FAILED = DeliveryFilter(states=("failed",))
@@ -152,3 +156,65 @@ def test_an_action_is_many_small_transactions(engine: Engine) -> None:
     engine_event.listen(engine.database.engine, "commit", lambda _: commits.append(1))
     assert change_all(engine.database, "ada", "cancel", DeliveryFilter()).done == number
     assert len(commits) >= 3
+
+
+def test_filter_leaves_alone_what_has_left_its_states(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = engine.deliver("send")
+    select = bulk_actions.select_deliveries
+
+    def select_and_send(*args: Any) -> list[str]:
+        ids = select(*args)
+        engine.provider.lookup_works = False
+        engine.provider.before = lambda: (_ for _ in ()).throw(OutcomeUnknown("no answer"))
+        engine.run_for(seconds=30)
+        return ids
+
+    monkeypatch.setattr(bulk_actions, "select_deliveries", select_and_send)
+    result = change_all(engine.database, "ada", "cancel", DeliveryFilter(), expected=1)
+    assert result.done == 0
+    assert "it has changed" in result.results[0].text
+    assert engine.show(waiting)["state"] == "needs_review", (
+        "a message that may have been sent needs a decision"
+    )
+
+
+def test_process_that_dies_leaves_an_entry_about_what_it_did(engine: Engine) -> None:
+    failed(engine, batches._SMALLEST + 2)
+
+    def die(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        change_all(engine.database, "ada", "dismiss", FAILED, on_progress=die)
+    (entry,) = list_audit_entries(engine.database)
+    assert entry["detail"] == {"states": ["failed"], "matched": 12, "done": 10}
+    left = DeliveryFilter(states=("failed",), not_dismissed=True)
+    assert len(list_deliveries(engine.database, left).items) == 2
+    assert change_all(engine.database, "ada", "dismiss", FAILED).done == 2
+
+
+def test_opt_outs_and_stopped_sending_hold_for_retries(engine: Engine) -> None:
+    ids = failed(engine, 3)
+    address = engine.show(ids[0])["recipient"]
+    save_opt_out(engine.database, OptOutChange("sms", address, True, "STOP to desk"))
+    assert change_all(engine.database, "ada", "retry", FAILED).done == 3
+    pause_all(engine.database, "wrong text", "grace", StopScope.MESSAGES)
+    engine.run_due()
+    assert engine.provider.messages == []
+    resume_all(engine.database, "grace")
+    engine.run_due()
+    assert len(engine.provider.messages) == 2
+    assert engine.show(ids[0])["reason"] == "opted_out"
+
+
+def test_two_operators_retry_at_once_and_nothing_is_sent_twice(engine: Engine) -> None:
+    failed(engine, 30)
+    with ThreadPoolExecutor(2) as pool:
+        done = list(
+            pool.map(lambda actor: change_all(engine.database, actor, "retry", FAILED).done, ["ada", "grace"])
+        )
+    assert sum(done) == 30
+    engine.run_due()
+    assert len(engine.provider.messages) == 30

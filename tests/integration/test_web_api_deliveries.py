@@ -97,3 +97,20 @@ def test_read_token_changes_nothing(site: Site) -> None:
     with site.client(READ_TOKEN) as reader:
         assert reader.post("/api/deliveries/retry", json={"state": ["failed"]}).status_code == 403
     assert site.engine.show(delivery_id)["state"] == "failed"
+
+
+@pytest.mark.parametrize("operation", ["retry", "dismiss", "resolve"])
+def test_operation_on_a_delivery_that_is_not_as_it_was_seen_is_refused(
+    site: Site, api: httpx.Client, operation: str
+) -> None:
+    review = operation == "resolve"
+    delivery_id = delivery_in_review(site) if review else failed_delivery(site, PermanentError("no"))
+    shown = api.get(f"/api/deliveries/{delivery_id}").json()
+    more = {"resolution": "retry"} if review else {}
+    path = f"/api/deliveries/{delivery_id}/{operation}"
+    stale = api.post(path, json={"seen": f"{shown['state']}.99", **more})
+    assert (stale.status_code, "it has changed" in stale.json()["error"]) == (409, True)
+    seen = {"seen": f"{shown['state']}.{shown['fencing_token']}", **more}
+    assert api.post(path, json=seen).status_code == 200
+    if operation != "dismiss":
+        assert api.post(path, json=seen).status_code == 409

@@ -22,7 +22,7 @@ from bridge.store.bulk_actions import (
     preview_bulk,
 )
 from bridge.store.delivery_list import DeliveryFilter, count_by_state, list_deliveries
-from bridge.store.operator_actions import Action, ActionResult, Resolution, resolve_all
+from bridge.store.operator_actions import Action, ActionResult, Resolution, Seen, resolve_all
 from bridge.web.api.endpoint import ApiError, Call, Resource, require_done
 from bridge.web.api.records import AuditEntry, DeliverySummary, PageOf, record
 from bridge.web.query_params import DeliveryCriteria, DeliveryQuery, Text
@@ -31,7 +31,7 @@ from bridge.web.validation import InvalidParameter, Parameters
 DELIVERIES = Resource(
     "Deliveries", "The actions of rules: their state, their attempts, and what to do about them."
 )
-_NOT_POSSIBLE = {409: "The delivery's state does not allow it."}
+_NOT_POSSIBLE = {409: "The delivery's state does not allow it, or it is not as it was `seen`."}
 _UNKNOWN_PERSON = {404: "The event of `person` is not stored, or is about nobody."}
 _CHANGED = {**_UNKNOWN_PERSON, 409: "Another number of deliveries matches than `expected`, or too many."}
 _RESOLUTION = "`delivered`: it took effect; `retry`: it did not; `discard`: do not retry"
@@ -110,7 +110,22 @@ class DeliveryDetails(TypedDict):
     audit: list[AuditEntry]
 
 
-class Review(Parameters):
+class Operation(Parameters):
+    """An operation on a delivery as it was seen."""
+
+    seen: Text | None = Field(
+        None,
+        description="`state` and `fencing_token` of the delivery as you saw it, joined by a period. If it has changed "
+        "since, nothing is done.",
+        examples=["failed.3"],
+    )
+
+    def seen_of(self, delivery_id: str) -> Seen | None:
+        """Return what was seen, by ID; None if the request does not say."""
+        return None if self.seen is None else {delivery_id: self.seen}
+
+
+class Review(Operation):
     """The decision about a delivery that needs review."""
 
     resolution: Resolution = Field(
@@ -140,7 +155,7 @@ class Selection(DeliveryCriteria):
         return matching
 
 
-class Dismissal(Parameters):
+class Dismissal(Operation):
     """A failed delivery that needs no attention."""
 
     undo: bool = Field(False, description="Take the dismissal back.")
@@ -248,29 +263,32 @@ def get_delivery(call: Call) -> Any:
 
 
 @DELIVERIES.post("/deliveries/{id}/retry", response=ActionResult, errors=_NOT_POSSIBLE)
-def retry_delivery(call: Call) -> Any:
+def retry_delivery(call: Call, body: Operation) -> Any:
     """Retry a failed or waiting delivery now."""
-    return require_done(call.service.change_delivery("retry", call.id, call.actor))
+    return _change(call, "retry", body)
 
 
 @DELIVERIES.post("/deliveries/{id}/cancel", response=ActionResult, errors=_NOT_POSSIBLE)
-def cancel_delivery(call: Call) -> Any:
+def cancel_delivery(call: Call, body: Operation) -> Any:
     """Cancel a delivery that has not been sent."""
-    return require_done(call.service.change_delivery("cancel", call.id, call.actor))
+    return _change(call, "cancel", body)
 
 
 @DELIVERIES.post("/deliveries/{id}/dismiss", response=ActionResult, errors=_NOT_POSSIBLE)
 def dismiss_delivery(call: Call, body: Dismissal) -> Any:
     """Dismiss a failed delivery: it stays failed, and needs no attention."""
-    return require_done(
-        call.service.change_delivery("undismiss" if body.undo else "dismiss", call.id, call.actor)
-    )
+    return _change(call, "undismiss" if body.undo else "dismiss", body)
 
 
 @DELIVERIES.post("/deliveries/{id}/resolve", response=ActionResult, errors=_NOT_POSSIBLE)
 def resolve_delivery(call: Call, body: Review) -> Any:
     """Resolve a delivery that needs review."""
-    return require_done(call.service.resolve(call.id, call.actor, body.resolution, body.external_id))
+    seen = body.seen_of(call.id)
+    return require_done(call.service.resolve(call.id, call.actor, body.resolution, body.external_id, seen))
+
+
+def _change(call: Call, action: Action, body: Operation) -> Any:
+    return require_done(call.service.change_delivery(action, call.id, call.actor, body.seen_of(call.id)))
 
 
 def _change_all(call: Call, action: Action, body: Selection) -> Any:

@@ -25,6 +25,7 @@ from bridge.store.operator_actions import Action
 from bridge.web.access import actor_of
 from bridge.web.admin_service import AdminService
 from bridge.web.dashboard.page import Form, done, form, page, page_query, refused, render_page
+from bridge.web.dashboard.seen import seen_of_all
 from bridge.web.delivery_filter import criteria_of, link_to
 from bridge.web.query_params import DeliveryCriteria, one_of
 from bridge.web.validation import InvalidParameter, read_query
@@ -62,7 +63,7 @@ def _selection(service: AdminService, fields: ImmutableMultiDict[str, Any]) -> _
     """
     name, _, scope = fields.get("action", "").partition("-")
     action: Action = one_of("action", name, get_args(Action))
-    criteria, ids = criteria_of(fields), fields.getlist("id")
+    criteria, ids = criteria_of(fields), fields.getlist("id") or list(seen_of_all(fields))
     if scope != "all":
         if not ids or len(ids) > MAX_CHOSEN:
             return None
@@ -79,6 +80,15 @@ def _confirm(service: AdminService, request: Request) -> Response:
     if selection is None:
         return refused(request, link_to("deliveries", criteria_of(page_query(request))), "nothing_chosen")
     return _preview(service, request, selection)
+
+
+def _fixed(service: AdminService, selection: _Selection) -> list[tuple[str, str]]:
+    """Return the criteria with fixed times, so that deliveries created after the preview do not undo it."""
+    matching = selection.matching
+    until = matching.until or service.database.clock.now()
+    times = {"since": matching.since, "until": until}
+    kept = [(name, value) for name, value in selection.criteria if name not in times]
+    return kept + [(name, value.isoformat()) for name, value in times.items() if value]
 
 
 def _preview(service: AdminService, request: Request, selection: _Selection, problem: str = "") -> Response:
@@ -99,6 +109,7 @@ def _preview(service: AdminService, request: Request, selection: _Selection, pro
         action=selection.action,
         ids=selection.ids,
         criteria=selection.criteria,
+        fixed=_fixed(service, selection),
         list_path=selection.list_path,
         most=MAX_DELIVERIES,
     )
@@ -112,7 +123,12 @@ def _change(service: AdminService, request: Request, fields: Form) -> Response:
         raise InvalidParameter("open the list of deliveries, and choose what to do there")
     try:
         result = change_all(
-            service.database, actor_of(request), selection.action, selection.matching, expected=int(expected)
+            service.database,
+            actor_of(request),
+            selection.action,
+            selection.matching,
+            expected=int(expected),
+            seen=seen_of_all(fields) or None,
         )
     except SelectionChanged as error:
         return _preview(service, request, selection, str(error))
