@@ -20,8 +20,6 @@ REMIND_AFTER: Final = timedelta(hours=24)
 RESTART_WINDOW: Final = timedelta(minutes=10)
 MAX_EXITS: Final = 3
 """Exits of the worker process within `RESTART_WINDOW` that are a problem."""
-USUAL_EVENTS: Final = 5
-"""Events of Heppu in the same time of an earlier week that make silence unusual."""
 
 
 class ProblemCause(StrEnum):
@@ -42,7 +40,7 @@ LOCAL_CAUSES: Final = (ProblemCause.DISK_NEARLY_FULL, ProblemCause.RULES_FILE, P
 
 
 @dataclass(frozen=True)
-class WaitingDeliveries:
+class DueDeliveries:
     """Deliveries of a connection that are due, and are not held back by a pause."""
 
     connection: str
@@ -57,7 +55,7 @@ class Watched:
     now: datetime
     host: str
     workers: int = 1
-    waiting: Sequence[WaitingDeliveries] = ()
+    waiting: Sequence[DueDeliveries] = ()
     unrouted: int = 0
     oldest_unrouted: datetime | None = None
     open_circuits: Sequence[tuple[str, datetime]] = ()

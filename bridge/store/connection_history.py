@@ -153,7 +153,7 @@ class QuotaUse(NamedTuple):
 
     used: int
     limit: int
-    seen_at: datetime
+    reported_at: datetime
 
     @property
     def share(self) -> float:

@@ -18,10 +18,9 @@ from sqlalchemy import Connection, func, select, text
 from bridge.events import BRIDGE_EVENTS
 from bridge.lifecycle import DeliveryState
 from bridge.store import schema
-from bridge.store.connection_stats import period_start
 from bridge.store.database import Database
 from bridge.store.gauges import RECENT_EVENTS
-from bridge.store.hourly_counts import HOUR
+from bridge.store.silence import is_silence_unusual
 from bridge.store.workers import ALIVE_WINDOW
 
 MAX_FAILURES: Final = 1000
@@ -32,9 +31,6 @@ SIGNATURE_PROBLEMS: Final = 5
 """Requests with a wrong signature within a day that are worth a look: strangers cause a few."""
 NEARLY_FULL: Final = 0.05
 """Free part of the disk below which an operator is told."""
-WEEKS: Final = 4
-"""The same hours of this many earlier weeks say how many events are usual."""
-MIN_SILENCE: Final = timedelta(hours=1)
 _DAY: Final = timedelta(days=1)
 
 
@@ -54,7 +50,7 @@ class WorkerInfo(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Pulse:
+class Vitals:
     """Signs of life."""
 
     last_event: LastEvent | None
@@ -63,13 +59,13 @@ class Pulse:
     workers: Sequence[WorkerInfo]
     unrouted: bool
     """Whether events wait to be routed for longer than a minute."""
-    usual_interval: timedelta | None
-    """How often events usually come at this time of the week, if nothing has come for suspiciously long."""
+    is_silence_unusual: bool
+    """Whether Heppu has sent nothing for `alerts.no_events_after`, although it usually does at this time."""
     free_disk: float | None
     """Free part of the disk of the SQLite file, if it is nearly full."""
 
 
-def read_pulse(database: Database) -> Pulse:
+def read_vitals(database: Database, no_events_after: timedelta) -> Vitals:
     """Return the signs of life. Raise StoreUnavailable."""
     events, deliveries, workers = schema.events.c, schema.deliveries.c, schema.workers.c
     with database.read() as conn:
@@ -89,12 +85,12 @@ def read_pulse(database: Database) -> Pulse:
         oldest_unrouted = conn.execute(
             select(func.min(events.received_at)).where(events.routed_at.is_(None))
         ).scalar_one()
-        return Pulse(
+        return Vitals(
             last,
             last_delivery,
             [WorkerInfo(*row) for row in alive],
             oldest_unrouted is not None and now - oldest_unrouted > timedelta(minutes=1),
-            usual_interval(conn, last.received_at, now) if last else None,
+            is_silence_unusual(conn, last and last.received_at, no_events_after, now),
             _free_disk(database),
         )
 
@@ -110,36 +106,6 @@ def _last_event(conn: Connection) -> LastEvent | None:
     of_heppu = select(recent).where(recent.c.type.not_in(BRIDGE_EVENTS)).order_by(recent.c.received_at.desc())
     last = conn.execute(of_heppu.limit(1)).one_or_none()
     return LastEvent(*last) if last else None
-
-
-def usual_interval(conn: Connection, last_event: datetime, now: datetime) -> timedelta | None:
-    """Return how often events came in the same hours of earlier weeks, if the present silence is unusual; else None.
-
-    A silence is unusual if it lasts for more than an hour, and for more than three times the usual interval, and if no
-    earlier week was silent at that time.
-    """
-    silence = now - last_event
-    if silence <= MIN_SILENCE:
-        return None
-    table = schema.hourly_counts.c
-    start = period_start(last_event, HOUR) + HOUR
-    end = max(start + HOUR, min(period_start(now, HOUR), start + 7 * _DAY))
-    totals = []
-    for week in range(1, WEEKS + 1):
-        shift = 7 * _DAY * week
-        kinds = select(table.kind, func.sum(table.total)).where(
-            table.started_at >= start - shift,
-            table.started_at < end - shift,
-            table.kind.in_(("event", "counted")),
-            table.name.not_in(BRIDGE_EVENTS),
-        )
-        found = {row[0]: int(row[1]) for row in conn.execute(kinds.group_by(table.kind))}
-        if "counted" in found:
-            totals.append(found.get("event", 0))
-    if not totals or min(totals) == 0:
-        return None
-    usual = (end - start) * len(totals) / sum(totals)
-    return usual if silence > 3 * usual else None
 
 
 def _free_disk(database: Database) -> float | None:

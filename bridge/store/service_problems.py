@@ -12,32 +12,31 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, delete, func, select, text, update
 
-from bridge.events import BRIDGE_EVENTS, Event
+from bridge.events import Event
 from bridge.ids import new_id
 from bridge.lifecycle import DeliveryState, PauseCause
 from bridge.policy.alert_groups import ALERT_INTERVAL
 from bridge.policy.service_problems import (
-    USUAL_EVENTS,
     Announcement,
+    DueDeliveries,
     Outage,
     ProblemCause,
     ServiceProblem,
-    WaitingDeliveries,
     Watched,
     is_over,
 )
-from bridge.rules.alert_settings import NEVER, AlertSettings
+from bridge.rules.alert_settings import AlertSettings
 from bridge.store import schema
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.follow_ups import FollowUpPlanner
 from bridge.store.gauges import read_gauges
 from bridge.store.routing import delivery_row
+from bridge.store.silence import is_silence_unusual
 
-_GROUPS, _EVENTS, _DELIVERIES = schema.alert_groups, schema.events, schema.deliveries
+_GROUPS, _DELIVERIES = schema.alert_groups, schema.deliveries
 _PAUSES = schema.connection_pauses
 _PREFIX: Final = "problem: "
 _OUTAGE: Final = "outage"
-WEEK: Final = timedelta(days=7)
 FORGET_AFTER: Final = timedelta(days=90)
 """The time after the last alert about a problem, when its row is deleted: hosts come and go."""
 MAX_REVIEWS: Final = 1000
@@ -50,7 +49,7 @@ def read_facts(database: Database, settings: AlertSettings, host: str) -> Watche
     with database.read() as conn:
         now = gauges.at
         reviews, oldest_review = conn.execute(_reviews()).one()
-        silent = _is_silence_unusual(conn, gauges.last_event_at, settings.no_events_after, now)
+        silent = is_silence_unusual(conn, gauges.last_event_at, settings.no_events_after, now)
         circuits = conn.execute(
             select(_PAUSES.c.connection, _PAUSES.c.started_at).where(
                 text("connection_pauses.drained_at IS NULL"),  # the index of present pauses
@@ -63,7 +62,7 @@ def read_facts(database: Database, settings: AlertSettings, host: str) -> Watche
             host,
             gauges.workers,
             [
-                WaitingDeliveries(backlog.connection, backlog.due, backlog.oldest)
+                DueDeliveries(backlog.connection, backlog.due, backlog.oldest)
                 for backlog in gauges.backlogs
                 if backlog.pause is None and backlog.oldest is not None
             ],
@@ -94,39 +93,6 @@ def _reviews() -> Any:
         .subquery()
     )
     return select(func.count(), func.min(rows.c.since))
-
-
-def _is_silence_unusual(
-    conn: Connection, last_event_at: datetime | None, no_events_after: timedelta, now: datetime
-) -> bool:
-    """Return whether Heppu was silent for that long, and was not at the same time one and two weeks ago.
-
-    There, only the first half of the time counts, because events do not come at the same minute every week. In the
-    first week there is nothing to compare with, and in the second one week.
-    """
-    if last_event_at is None or no_events_after == NEVER or now - last_event_at < no_events_after:
-        return False
-    first = conn.execute(select(func.min(_EVENTS.c.received_at))).scalar_one()
-    weeks = [
-        weeks * WEEK
-        for weeks in (1, 2)
-        if first is not None and first <= now - weeks * WEEK - no_events_after
-    ]
-    return bool(weeks) and all(
-        _has_events(conn, now - week - no_events_after, now - week - no_events_after / 2) for week in weeks
-    )
-
-
-def _has_events(conn: Connection, since: datetime, until: datetime) -> bool:
-    events = (
-        select(_EVENTS.c.id)
-        .where(_EVENTS.c.received_at >= since, _EVENTS.c.received_at < until)
-        .where(_EVENTS.c.type.not_in(BRIDGE_EVENTS))
-        .limit(USUAL_EVENTS)
-        .subquery()
-    )
-    count: int = conn.execute(select(func.count()).select_from(events)).scalar_one()
-    return count >= USUAL_EVENTS
 
 
 def announce(
@@ -181,7 +147,7 @@ def announce_outage(database: Database, outage: Outage, host: str, plan: FollowU
         if not is_over(ALERT_INTERVAL, last_alert_at, now):
             return False
         conn.execute(update(_GROUPS).where(is_row).values(last_alert_at=now))
-        variables = _variables(host, "recovered", outage.kind, outage.message, now)
+        variables = _problem_template_vars(host, "recovered", outage.kind, outage.message, now)
         _create(database, conn, plan, variables, now)
     return True
 
@@ -225,10 +191,14 @@ def _save(conn: Connection, announcement: Announcement) -> None:
 
 def _template_vars(announcement: Announcement, state: str, message: str) -> dict[str, Any]:
     assert announcement.last_alert_at is not None  # noqa: S101 - `update` has set it
-    return _variables(announcement.subject, state, announcement.cause, message, announcement.last_alert_at)
+    return _problem_template_vars(
+        announcement.subject, state, announcement.cause, message, announcement.last_alert_at
+    )
 
 
-def _variables(subject: str, state: str, reason: str, message: str, now: datetime) -> dict[str, Any]:
+def _problem_template_vars(
+    subject: str, state: str, reason: str, message: str, now: datetime
+) -> dict[str, Any]:
     """Return `delivery` for the templates of an alert about the service."""
     return {
         "id": new_id("prb"),

@@ -19,7 +19,7 @@ from bridge.store.connection_history import (
     read_connections,
     read_pauses,
 )
-from bridge.store.overview import OpenTasks, Pulse, read_pulse, read_tasks
+from bridge.store.overview import OpenTasks, Vitals, read_tasks, read_vitals
 from bridge.store.rule_stats import last_fired
 from bridge.telemetry import log
 from bridge.web.admin_service import AdminService
@@ -71,7 +71,7 @@ class Overview:
     now: datetime
     span: str
     summary: Summary
-    pulse: Pulse | None
+    vitals: Vitals | None
     tasks: OpenTasks | None
     activity: Activity | None
     rules: Sequence[RuleRow] | None
@@ -81,7 +81,7 @@ class Overview:
     @property
     def is_empty(self) -> bool:
         """True as long as no event has come."""
-        return self.pulse is not None and self.pulse.last_event is None
+        return self.vitals is not None and self.vitals.last_event is None
 
 
 def read_overview(service: AdminService, span: str, zone: tzinfo = UTC) -> Overview:
@@ -90,17 +90,19 @@ def read_overview(service: AdminService, span: str, zone: tzinfo = UTC) -> Overv
     length = SPANS[span].slots * SPANS[span].period
     cells = "1h" if span == "1h" else "24h"
     starts, period = strip_periods(cells, now)
-    pulse = _block("pulse", lambda: read_pulse(database))
+    vitals = _block(
+        "vitals", lambda: read_vitals(database, service.rules.current.alert_settings.no_events_after)
+    )
     tasks = _block("tasks", lambda: read_tasks(database))
     pauses = _block("pauses", lambda: read_pauses(database, min(now - length, starts[0])))
     connections = _block("connections", lambda: read_connections(database, starts, period, pauses or ()))
     activity = _block("activity", lambda: read_activity(database, service.counts, SPANS[span], zone))
-    if pulse is None and tasks is None and activity is None:
+    if vitals is None and tasks is None and activity is None:
         raise StoreUnavailable("no block of the overview can be read")
     rules = None if activity is None else _block("rules", lambda: _rule_rows(service, activity))
     in_span = None if pauses is None else [item for item in pauses if (item.ended_at or now) >= now - length]
-    situation = Situation(now, zone, _rules_state(service), pulse, tasks, in_span, connections)
-    return Overview(now, span, summarize(situation), pulse, tasks, activity, rules, connections, pauses)
+    situation = Situation(now, zone, _rules_state(service), vitals, tasks, in_span, connections)
+    return Overview(now, span, summarize(situation), vitals, tasks, activity, rules, connections, pauses)
 
 
 def _block(name: str, read: Callable[[], T]) -> T | None:

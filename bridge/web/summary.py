@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from bridge.lifecycle import PauseCause
 from bridge.store.connection_history import MAX_WAITING, ConnectionOverview, PastPause
-from bridge.store.overview import MAX_FAILURES, SIGNATURE_PROBLEMS, OpenTasks, Pulse
+from bridge.store.overview import MAX_FAILURES, SIGNATURE_PROBLEMS, OpenTasks, Vitals
 from bridge.store.pauses import ALL_CONNECTIONS
 from bridge.web.labels import provider_label, reason_label
 from bridge.web.times import relative_time
@@ -52,7 +52,7 @@ class Situation:
     now: datetime
     zone: tzinfo
     rules: RulesState
-    pulse: Pulse | None
+    vitals: Vitals | None
     tasks: OpenTasks | None
     pauses: Sequence[PastPause] | None
     """The pauses of the span, present and past."""
@@ -82,8 +82,8 @@ def summarize(situation: Situation) -> Summary:
 
 
 def _title(situation: Situation, needs: Sequence[Line], recovering: Sequence[Line]) -> tuple[Kind, str]:
-    pulse, pause = situation.pulse, pause_of_all(situation.pauses)
-    if pulse is not None and not pulse.workers:
+    vitals, pause = situation.vitals, pause_of_all(situation.pauses)
+    if vitals is not None and not vitals.workers:
         return "bad", "Nothing is sent: no worker is running."
     if pause is not None:
         return "bad", "Sending is stopped."
@@ -91,13 +91,12 @@ def _title(situation: Situation, needs: Sequence[Line], recovering: Sequence[Lin
         return "warn", f"{len(needs)} things need you." if len(needs) > 1 else "1 thing needs you."
     if recovering:
         return "wait", recovering[0].text.partition(". ")[0].rstrip(".") + "."
-    if pulse is not None and pulse.last_event is None:
+    if vitals is not None and vitals.last_event is None:
         return "good", "Ready. No event has arrived yet."
-    if pulse is not None and pulse.last_event is not None and pulse.usual_interval is not None:
-        silence = duration_text(situation.now - pulse.last_event.received_at)
-        usual = duration_text(pulse.usual_interval)
-        return "warn", f"Heppu has sent nothing for {silence}. Usually, an event arrives every {usual}."
-    if None in (pulse, situation.tasks, situation.pauses, situation.connections):
+    if vitals is not None and vitals.last_event is not None and vitals.is_silence_unusual:
+        silence = duration_text(situation.now - vitals.last_event.received_at)
+        return "warn", f"Heppu has sent nothing for {silence}, which is unusual for this time."
+    if None in (vitals, situation.tasks, situation.pauses, situation.connections):
         return "warn", "Part of the state could not be read."
     return "good", "All is well."
 
@@ -110,14 +109,14 @@ def pause_of_all(pauses: Sequence[PastPause] | None) -> PastPause | None:
 
 
 def _facts(situation: Situation) -> list[str]:
-    facts, pulse, now = [], situation.pulse, situation.now
-    if pulse is not None:
-        if pulse.last_event is not None:
-            at = relative_time(pulse.last_event.received_at, now, situation.zone)
-            facts.append(f"last event {at} ({pulse.last_event.type})")
-        if pulse.last_delivery_at is not None:
-            facts.append(f"last delivery {relative_time(pulse.last_delivery_at, now, situation.zone)}")
-        count = len(pulse.workers)
+    facts, vitals, now = [], situation.vitals, situation.now
+    if vitals is not None:
+        if vitals.last_event is not None:
+            at = relative_time(vitals.last_event.received_at, now, situation.zone)
+            facts.append(f"last event {at} ({vitals.last_event.type})")
+        if vitals.last_delivery_at is not None:
+            facts.append(f"last delivery {relative_time(vitals.last_delivery_at, now, situation.zone)}")
+        count = len(vitals.workers)
         facts.append("no worker" if not count else f"{count} workers" if count > 1 else "1 worker")
     rules = situation.rules
     loaded = relative_time(rules.loaded_at, now, situation.zone)
@@ -155,11 +154,11 @@ def _needs(situation: Situation) -> list[Line]:
         )
     if tasks is not None:
         lines += _failure_lines(tasks)
-    if situation.pulse is not None and situation.pulse.unrouted:
+    if situation.vitals is not None and situation.vitals.unrouted:
         text = "Events have been waiting to be routed for more than a minute."
         lines.append(Line("bad", text, "status", "Status"))
-    if situation.pulse is not None and situation.pulse.free_disk is not None:
-        free = f"{situation.pulse.free_disk:.0%}"
+    if situation.vitals is not None and situation.vitals.free_disk is not None:
+        free = f"{situation.vitals.free_disk:.0%}"
         lines.append(
             Line("bad", f"The disk of the database is nearly full: {free} is free.", "status", "Status")
         )

@@ -18,7 +18,7 @@ from bridge.store.database import Database
 from bridge.store.held_deliveries import held_deliveries
 from bridge.store.history_upkeep import update_history
 from bridge.store.hourly_counts import HOUR, count_hours, hours_to_count
-from bridge.store.overview import read_pulse, read_tasks
+from bridge.store.overview import read_tasks, read_vitals
 from tests.integration.engine import Engine
 from tests.integration.query_plans import query_plans
 
@@ -42,7 +42,7 @@ def test_no_query_reads_a_whole_table(sqlite_url: str) -> None:
     now, cache = database.clock.now(), CountCache()
     for span in SPANS.values():
         read_activity(database, cache, span)
-    read_pulse(database)
+    read_vitals(database, timedelta(hours=3))
     read_tasks(database)
     pauses = read_pauses(database, now - timedelta(days=30))
     starts = SPANS["24h"].starts(now)

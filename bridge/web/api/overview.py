@@ -110,7 +110,7 @@ def get_overview(call: Call, query: OverviewQuery) -> Any:
 
 
 def _record(overview: Overview) -> dict[str, Any]:
-    summary, activity, pulse, tasks = overview.summary, overview.activity, overview.pulse, overview.tasks
+    summary, activity, vitals, tasks = overview.summary, overview.activity, overview.vitals, overview.tasks
     return {
         "status": summary.kind,
         "title": summary.title,
@@ -118,8 +118,8 @@ def _record(overview: Overview) -> dict[str, Any]:
         "needs": [_task(line) for line in summary.needs],
         "recovering": [_task(line) for line in summary.recovering],
         "recovered": list(summary.recovered),
-        "last_event_at": pulse.last_event.received_at if pulse and pulse.last_event else None,
-        "workers": None if pulse is None else [worker._asdict() for worker in pulse.workers],
+        "last_event_at": vitals.last_event.received_at if vitals and vitals.last_event else None,
+        "workers": None if vitals is None else [worker._asdict() for worker in vitals.workers],
         "possible_duplicates": tasks and tasks.possible_duplicates,
         "totals": activity and activity.totals._asdict(),
         "totals_before": activity and activity.before and activity.before._asdict(),
