@@ -100,7 +100,9 @@ class _Printer:
 
     def print(self, report: ContactReport) -> None:
         if not report.items:
-            echo(f"No events of `{self.contact}` since {self.since}. A longer time: --since 30d")
+            echo(
+                f"No events of `{self.contact}` with --since {self.since}. For a longer time, use --since 30d."
+            )
         for item in report.items:
             self._print_event(item)
         if report.next_cursor is not None:

@@ -43,6 +43,12 @@ COOKIE: Final = "bridge_session"
 HTTPS_COOKIE: Final = "__Host-bridge_session"
 """Name of the cookie over HTTPS. Browsers accept it from this host only, not from another one of the same domain."""
 SESSION_LIFETIME: Final = timedelta(hours=12)
+_TOKENS: Final = {
+    Access.METRICS: "BRIDGE_METRICS_TOKEN or BRIDGE_ADMIN_TOKEN",
+    Access.READ: "BRIDGE_READ_TOKEN or BRIDGE_ADMIN_TOKEN",
+    Access.ADMIN: "BRIDGE_ADMIN_TOKEN",
+}
+"""What a request needs -> the settings with a token that opens it."""
 MAX_BODY: Final = 64 * 1024
 
 
@@ -183,7 +189,7 @@ class AdminAuth:
             await self._wrong_tokens.refuse(request.scope)
         except Refused as error:
             return JSONResponse({"error": error.detail}, error.status, {"Retry-After": "2"})
-        return _unauthorized("invalid admin token")
+        return _unauthorized("invalid token")
 
     def _login_required(self, request: Request) -> Response:
         """Return the response that asks for a login.
@@ -192,7 +198,8 @@ class AdminAuth:
         opened, for the operator to confirm it again.
         """
         if not prefers_html(request):
-            return _unauthorized("send the admin token: `Authorization: Bearer ...` (BRIDGE_ADMIN_TOKEN)")
+            tokens = _TOKENS[required_access(request.scope)]
+            return _unauthorized(f"send a token: `Authorization: Bearer ...` ({tokens})")
         login = f"{root_path(request)}login"
         if request.method not in SAFE_METHODS:
             return RedirectResponse(

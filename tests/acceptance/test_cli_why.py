@@ -72,7 +72,7 @@ def test_why_prints_json_and_pages(routed: Bridge) -> None:
 
 
 def test_why_without_events_says_so(routed: Bridge) -> None:
-    assert "No events of `+12125550199` since 7d." in routed("why", "+12125550199").stdout
+    assert "No events of `+12125550199` with --since 7d." in routed("why", "+12125550199").stdout
 
 
 def test_lists_take_a_contact(routed: Bridge) -> None:

@@ -80,6 +80,8 @@ def test_program_without_token_gets_401_with_advice(site: Site, path: str) -> No
     assert response.status_code == 401
     assert response.headers["www-authenticate"].startswith("Bearer")
     assert "BRIDGE_ADMIN_TOKEN" in response.json()["error"]
+    narrower = "BRIDGE_METRICS_TOKEN" if path.startswith("/metrics") else "BRIDGE_READ_TOKEN"
+    assert narrower in response.json()["error"]
 
 
 @pytest.mark.parametrize("path", PROTECTED_PATHS)
