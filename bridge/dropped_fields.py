@@ -19,7 +19,7 @@ def dropped_path(text: str) -> str:
     path = text.strip().removeprefix("event.")
     if not _PATH.fullmatch(path):
         raise ValueError("must be dotted paths of fields of the body, like summary or metadata.contactName")
-    if path.partition(".")[0] in IDENTITY:
+    if path.split(".")[0] in IDENTITY:
         raise ValueError(f"cannot name {', '.join(IDENTITY)}: duplicates are recognized by them")
     return path
 

@@ -1,7 +1,7 @@
 """Messages between a server and its worker process: one JSON object per line over a socket.
 
     server to worker   Start, Wake, Reload, RequestMetrics, Stop
-    worker to server   Wake, WorkerMetrics
+    worker to server   Wake, MetricsText
 
 `type` is the name of the message's class, the other keys are its fields. Either process may drop messages that the
 other one does not read, except `Start` and `Stop`: both also poll.
@@ -41,7 +41,7 @@ class RequestMetrics:
 
 
 @dataclass(frozen=True)
-class WorkerMetrics:
+class MetricsText:
     """The response to `RequestMetrics`."""
 
     text: str
@@ -53,8 +53,8 @@ class Stop:
     """Finish running attempts and exit."""
 
 
-Message = Start | Wake | Reload | RequestMetrics | WorkerMetrics | Stop
-_TYPES: Final = {cls.__name__: cls for cls in (Start, Wake, Reload, RequestMetrics, WorkerMetrics, Stop)}
+Message = Start | Wake | Reload | RequestMetrics | MetricsText | Stop
+_TYPES: Final = {cls.__name__: cls for cls in (Start, Wake, Reload, RequestMetrics, MetricsText, Stop)}
 
 
 def encode(message: Message) -> bytes:

@@ -22,7 +22,7 @@ from queue import SimpleQueue
 from typing import Final
 
 from bridge.cli.bootstrap import Role, Service, build_service
-from bridge.cli.ipc import Message, Reload, RequestMetrics, Start, Stop, Wake, WorkerMetrics, decode, encode
+from bridge.cli.ipc import Message, MetricsText, Reload, RequestMetrics, Start, Stop, Wake, decode, encode
 from bridge.cli.process import STOP_SECONDS, exit_process, tune_gc
 from bridge.errors import BridgeError
 from bridge.settings import Settings
@@ -112,7 +112,7 @@ def _handle_message(message: Message, service: Service, channel: _ServerChannel)
         case Reload():
             threading.Thread(target=service.rules.reload).start()
         case RequestMetrics():
-            channel.send(WorkerMetrics(export_metrics(service.metrics, service.accounts).decode()))
+            channel.send(MetricsText(export_metrics(service.metrics, service.accounts).decode()))
         case Stop():
             threading.Thread(target=_stop, args=[service]).start()
 

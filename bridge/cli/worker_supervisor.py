@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
-from bridge.cli.ipc import Message, Reload, RequestMetrics, Start, Stop, Wake, WorkerMetrics, decode, encode
+from bridge.cli.ipc import Message, MetricsText, Reload, RequestMetrics, Start, Stop, Wake, decode, encode
 from bridge.clock import uptime
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.telemetry import log
@@ -183,7 +183,7 @@ class Supervisor:
         match message:
             case Wake(topics):
                 self._database.notify_local(frozenset(topics))
-            case WorkerMetrics(text):
+            case MetricsText(text):
                 for request in self._metrics_requests:
                     if not request.done():
                         request.set_result(text)

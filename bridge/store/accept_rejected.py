@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
 
-from sqlalchemy import Row, or_, select, update
+from sqlalchemy import or_, select, update
 
 from bridge.errors import BridgeError
-from bridge.events import Event
 from bridge.signing import SignedRequestRejected, read_event
 from bridge.store import schema
 from bridge.store.audit_log import record_audit
@@ -20,8 +19,8 @@ from bridge.store.queries import NotFound
 
 def obstacle_to_accepting(database: Database, request_id: str) -> str | None:
     """Return why a rejected request cannot be accepted as an event; None if it can. Raise NotFound."""
-    event = _read(_row(database, request_id), database.default_country)
-    return event if isinstance(event, str) else None
+    incoming = _read(_find(database, request_id), database.default_country)
+    return incoming if isinstance(incoming, str) else None
 
 
 def accept_rejected_request(database: Database, actor: str, request_id: str) -> ActionResult:
@@ -31,14 +30,16 @@ def accept_rejected_request(database: Database, actor: str, request_id: str) -> 
     between the two transactions, the action can be repeated: the event is then a duplicate.
     """
     table = schema.rejected_requests
-    row = _row(database, request_id)
-    event = _read(row, database.default_country)
-    if isinstance(event, str):
-        return ActionResult(request_id, False, event)
-    is_conflict = row.reason == "conflict"
+    request = _find(database, request_id)
+    incoming = _read(request, database.default_country)
+    if isinstance(incoming, str):
+        return ActionResult(request_id, False, incoming)
+    is_conflict = request.reason == "conflict"
     if is_conflict:
-        event = replace(event, dedupe_key=f"accepted|{request_id}")
-    result = store_events(database, [IncomingEvent(event, row.body, separate=is_conflict)])[0]
+        event = replace(incoming.event, dedupe_key=f"accepted|{request_id}")
+        incoming = IncomingEvent(event, incoming.body, separate=True)
+    event = incoming.event
+    result = store_events(database, [incoming])[0]
     if result == "unavailable":
         raise BridgeError("the event could not be stored; try again")
     events = schema.events
@@ -56,24 +57,37 @@ def accept_rejected_request(database: Database, actor: str, request_id: str) -> 
     )
 
 
-def _row(database: Database, request_id: str) -> Row[Any]:
+@dataclass(frozen=True)
+class _RejectedRequest:
+    """A row of `rejected_requests`. `schema.rejected_requests` describes the columns."""
+
+    received_at: datetime
+    reason: str
+    signature_valid: bool
+    body: bytes | None
+    accepted_event_id: str | None
+
+
+def _find(database: Database, request_id: str) -> _RejectedRequest:
     table = schema.rejected_requests
+    columns = (table.c[field.name] for field in fields(_RejectedRequest))
     with database.read() as conn:
-        row = conn.execute(select(table).where(table.c.id == request_id)).one_or_none()
+        row = conn.execute(select(*columns).where(table.c.id == request_id)).one_or_none()
     if row is None:
         raise NotFound(f"there is no rejected request `{request_id}`")
-    return row
+    return _RejectedRequest(*row)
 
 
-def _read(row: Row[Any], default_country: str | None) -> Event | str:
+def _read(request: _RejectedRequest, default_country: str | None) -> IncomingEvent | str:
     """Return the event in a rejected request, or why it cannot be accepted."""
-    if row.accepted_event_id is not None:
-        return f"it was already accepted as {row.accepted_event_id}"
-    if row.body is None:
-        if row.signature_valid:
+    if request.accepted_event_id is not None:
+        return f"it was already accepted as {request.accepted_event_id}"
+    if request.body is None:
+        if request.signature_valid:
             return "its body was erased"
         return "it has no valid signature, so its body was not kept; Heppu has to send it again"
     try:
-        return read_event(row.body, row.received_at, default_country)
+        event = read_event(request.body, request.received_at, default_country)
     except SignedRequestRejected as error:
         return f"not a valid event: {error.detail}"
+    return IncomingEvent(event, request.body)

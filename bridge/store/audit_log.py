@@ -69,15 +69,15 @@ def list_audit_entries(
     if cursor is not None:
         query = query.where(_TABLE.c.id < cursor)
     with database.read() as conn:
-        return [_entry(row) for row in conn.execute(query)]
+        return [_entry_from_row(row) for row in conn.execute(query)]
 
 
 def find_audit_entry(database: Database, entry_id: str) -> dict[str, Any] | None:
     """Return one entry, or None if there is none with this ID."""
     with database.read() as conn:
         row = conn.execute(select(_TABLE).where(_TABLE.c.id == entry_id)).one_or_none()
-        return None if row is None else _entry(row)
+        return None if row is None else _entry_from_row(row)
 
 
-def _entry(row: Row[Any]) -> dict[str, Any]:
+def _entry_from_row(row: Row[Any]) -> dict[str, Any]:
     return {**row._mapping, "detail": json.loads(row.detail) if row.detail else None}

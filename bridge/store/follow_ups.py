@@ -298,14 +298,16 @@ def pause_template_vars(connection: ConnectionState, actor: str | None = None) -
         message = (
             f"sending was stopped by {actor or 'an operator'}{reason}. {what} Start it on the dashboard,"
         )
-        return _pause_vars(connection, f"{message} or with `bridge resume --all`")
+        return _paused_template_vars(connection, f"{message} or with `bridge resume --all`")
     until = f" until {pause.until:%H:%M} UTC" if pause and pause.until else ""
     cause, detail = connection.pause_cause, connection.pause_reason
     hint = f"; {pause.hint}" if pause else ""
-    return _pause_vars(connection, f"connection {connection.name} is paused{until} ({cause}): {detail}{hint}")
+    return _paused_template_vars(
+        connection, f"connection {connection.name} is paused{until} ({cause}): {detail}{hint}"
+    )
 
 
-def _pause_vars(connection: ConnectionState, message: str) -> dict[str, Any]:
+def _paused_template_vars(connection: ConnectionState, message: str) -> dict[str, Any]:
     return {
         "id": connection.pause_id,
         "count": 1,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Unpack
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, select
 
 from bridge.errors import BridgeError
 from bridge.events import Event
@@ -172,7 +172,13 @@ def _replay_batch(
         history = history_in(conn)
         changed = _changed_since(conn, event_ids, order.previewed_at)
         for event_id in event_ids:
-            skipped = _REPLAYED if event_id in changed else _skipped(rows.get(event_id))
+            row = rows.get(event_id)
+            if row is None:
+                skipped = _NOT_STORED
+            elif event_id in changed:
+                skipped = _REPLAYED
+            else:
+                skipped = _problem(row.routed_at, row.body is not None)
             deliveries = list[dict[str, Any]]()
             if not skipped:
                 event = event_from_row(rows[event_id], database.default_country)
@@ -190,10 +196,6 @@ def _replay_batch(
             entry.add(conn, now, done=len(done), deliveries=len(created))
         database.publish(conn, {row["connection"] for row in created})
         return replayed
-
-
-def _skipped(row: Row[Any] | None) -> str:
-    return _NOT_STORED if row is None else _problem(row.routed_at, row.body is not None)
 
 
 def _changed_since(conn: Connection, event_ids: Sequence[str], instant: datetime | None) -> set[str]:

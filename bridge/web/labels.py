@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 
 from markupsafe import Markup, escape
 
+from bridge.connector.action_name import ActionName
+
 
 class Label(NamedTuple):
     """A word and the CSS class of its badge: `good`, `wait`, `hold`, `warn` or `bad`."""
@@ -79,7 +81,7 @@ def reason_label(reason: str | None) -> str:
 
 def action_label(action: str, connection: str | None = None) -> str:
     """Return an action in words: `hubspot.log_call` is `HubSpot: log call`, with a connection of another name."""
-    provider, _, name = action.partition(".")
+    provider, name = ActionName.parse(action)
     words = " ".join(_WORDS.get(word, word) for word in name.split("_"))
     text = f"{provider_label(provider)}: {words}" if words else provider_label(provider)
     return text if connection in (None, provider) else f"{text} ({connection})"

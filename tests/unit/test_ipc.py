@@ -17,7 +17,7 @@ from bridge.cli import ipc
         ipc.Wake(["slack", "twilio"]),
         ipc.Reload(),
         ipc.RequestMetrics(),
-        ipc.WorkerMetrics('bridge_attempts_total{reason="x"} 1.0\n'),
+        ipc.MetricsText('bridge_attempts_total{reason="x"} 1.0\n'),
         ipc.Stop(),
     ],
     ids=lambda message: type(message).__name__,

@@ -133,10 +133,12 @@ def _pending() -> Row:
 STATE_COLUMNS = {"state", "run_at", "outcome_unknown_since", "finished_at", "needs_follow_up"}
 OTHER_COLUMNS = {
     "results.py": {"finished_at"},
+    "repeated_attempts.py": {"finished_at"},
     "opt_out_queries.py": {"run_at"},
     "details.py": {"run_at"},
+    "delivery_list.py": {"state"},
 }
-"""By module, columns of other tables (`attempts`, `opt_out_queries`, ...) that have these names as well."""
+"""By module, columns of other tables (`attempts`, `opt_out_queries`, ...) that have these names, and criteria."""
 
 
 def _written_names(tree: ast.AST) -> Iterator[str]:
@@ -157,7 +159,7 @@ def _written_names(tree: ast.AST) -> Iterator[str]:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_no_other_module_writes_the_state_of_a_delivery(path: Path) -> None:
     tree = ast.parse(path.read_text("utf-8"))
-    if path.name == "follow_ups.py":  # the variables of templates are not columns
+    if path.name in ("follow_ups.py", "service_problems.py"):  # the variables of templates are not columns
         tree.body = [
             node
             for node in tree.body

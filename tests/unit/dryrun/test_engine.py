@@ -459,6 +459,7 @@ def test_only_store_explain_and_simulator_decide():
     }
     assert deciding - {"policy/__init__.py"} == {
         "dryrun/explain.py",
+        "dryrun/permission.py",
         "dryrun/simulator.py",
         "store/policy_inputs.py",
     }
