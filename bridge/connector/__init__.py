@@ -72,6 +72,8 @@ from bridge.connector.crm import (
 )
 from bridge.connector.deadline import check_deadline, count_request, remaining_seconds, report_quota
 from bridge.connector.egress import Proxy, add_private_ca, is_loopback, proxy_for, tls_context
+from bridge.connector.json_api import JsonApi
+from bridge.connector.json_response import json_object
 from bridge.connector.opt_outs import (
     EMAIL_CHANNELS,
     PHONE_CHANNELS,
@@ -151,6 +153,7 @@ __all__ = [
     "IdempotencyScope",
     "InboundMessage",
     "IncompleteResponse",
+    "JsonApi",
     "Limits",
     "Location",
     "MessageStatus",
@@ -202,6 +205,7 @@ __all__ = [
     "is_loopback",
     "is_public",
     "items_by_conversation",
+    "json_object",
     "nearest",
     "normalize_email",
     "owner_param",

@@ -21,12 +21,14 @@ _deadline: ContextVar[_Deadline | None] = ContextVar("attempt_deadline", default
 _requests: ContextVar[RequestCount | None] = ContextVar("request_count", default=None)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Deadline:
     at: float
     """The `uptime()` at which the attempt must be over."""
     seconds: float
     """The time that the attempt had when it started."""
+    wrote: bool = False
+    """Something may have been written in the attempt, so a later failure does not prove that nothing happened."""
 
 
 class Quota(NamedTuple):
@@ -89,6 +91,19 @@ def attempt_limit(default: float) -> float:
     """Return the seconds that the attempt had when it started, and `default` outside an attempt."""
     deadline = _deadline.get()
     return default if deadline is None else deadline.seconds
+
+
+def note_write() -> None:
+    """Note that the attempt may have taken effect."""
+    deadline = _deadline.get()
+    if deadline is not None:
+        deadline.wrote = True
+
+
+def has_written() -> bool:
+    """Return whether the attempt may have taken effect already."""
+    deadline = _deadline.get()
+    return deadline is not None and deadline.wrote
 
 
 def check_deadline() -> None:

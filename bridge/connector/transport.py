@@ -310,9 +310,21 @@ class _RequestTrace:
             raise TransientError("the proxy did not open a connection", reason="network")
 
 
-def failure_from_status(status: int, detail: str, retry_after: timedelta | None = None) -> DeliveryError:
-    """Return the error for an HTTP status, for providers without a more specific error code."""
-    if status in (401, 403):
+def failure_from_status(
+    status: int, detail: str, retry_after: timedelta | None = None, *, about_record: bool = False
+) -> DeliveryError:
+    """Return the error for an HTTP status, for providers without a more specific error code.
+
+    | Status | Error |
+    |---|---|
+    | 401 | AuthenticationError |
+    | 403 | AuthenticationError; PermanentError if the request was `about_record`, one that the account may not change |
+    | 429 | RateLimited |
+    | 408, 425, 5xx | OutcomeUnknown |
+    | 2xx, 3xx | OutcomeUnknown: not the response that the connector expects |
+    | any other | PermanentError |
+    """
+    if status == 401 or (status == 403 and not about_record):
         return AuthenticationError(detail)
     if status == 429:
         return RateLimited(detail, retry_after=retry_after)
