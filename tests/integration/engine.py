@@ -243,18 +243,21 @@ class Engine:
             record_results(self.database, results)
         return len(results)
 
-    def run_due(self, steps: int = 50) -> None:
-        """Step until no delivery is due."""
-        while steps and self.step():
-            steps -= 1
-        assert steps, "deliveries were still due after the last step"
+    def run_due(self, steps: int = 50) -> bool:
+        """Step until no delivery is due; return whether one was."""
+        left = steps
+        while left and self.step():
+            left -= 1
+        assert left, "deliveries were still due after the last step"
+        return left < steps
 
     def run_for(self, **duration: float) -> None:
-        """Advance the clock in small steps, and process what becomes due."""
+        """Advance the clock by 5 s at a time, or by a minute after an idle one, and process what becomes due."""
         end = self.database.clock.now() + timedelta(**duration)
-        while self.database.clock.now() < end:
-            self.run_due()
-            self.database.clock.advance(seconds=5)
+        idle_steps = 0
+        while (left := (end - self.database.clock.now()).total_seconds()) > 0:
+            idle_steps = 0 if self.run_due() else idle_steps + 1
+            self.database.clock.advance(seconds=min(5 if idle_steps < 12 else 60, left))
         self.run_due()
 
     def recover_expired(self) -> int:

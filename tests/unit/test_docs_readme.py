@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,15 @@ def _commands() -> list[tuple[str, str]]:
     return commands
 
 
+@cache
+def _root_command() -> Any:
+    """Return the command `bridge`. Building all its commands takes 30 ms."""
+    return typer.main.get_command(app)
+
+
 def _resolve(words: list[str]) -> tuple[Any, list[str]]:
     """Return the command that the words name, and the remaining words."""
-    command: Any = typer.main.get_command(app)
+    command = _root_command()
     while getattr(command, "commands", None) and words and words[0] in command.commands:
         command = command.commands[words.pop(0)]
     return command, words
