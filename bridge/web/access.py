@@ -15,7 +15,8 @@ from starlette.types import Scope
 from bridge.secret_settings import AccessToken
 
 DASHBOARD: Final = "dashboard"
-"""Actor of audit entries for a login with a token that has no name."""
+API: Final = "api"
+"""Actors of audit entries if the token has no name: on the dashboard, and through the API."""
 SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 _METRICS_PATHS: Final = frozenset(("/metrics", "/metrics/webhooks"))
 _READING_POSTS: Final = frozenset(
@@ -71,7 +72,7 @@ def set_principal(scope: Scope, principal: Principal) -> None:
 def actor_of(request: Request) -> str:
     """Return the actor for the audit log: the name of the token, or where the request came in if it has none."""
     principal: Principal = request.scope["bridge.principal"]
-    return principal.name or ("api" if request.url.path.startswith("/api/") else DASHBOARD)
+    return principal.name or (API if request.url.path.startswith("/api/") else DASHBOARD)
 
 
 class TokenTable:

@@ -9,6 +9,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -120,7 +121,9 @@ def _plain(value: Any) -> str:
     if value in (None, "", (), False):
         return ""
     text = str(value)
-    return f"`{text}`" if not hasattr(value, "total_seconds") else f"`{int(value.total_seconds() // 86400)}d`"
+    if isinstance(value, timedelta):
+        text = f"{value.days}d" if value.days else f"{value.seconds}s"
+    return f"`{text}`"
 
 
 def connectors() -> Iterator[str]:
@@ -163,15 +166,18 @@ def logged_events() -> Iterator[str]:
     """Yield the page of every log line."""
     yield "# Log events"
     yield ""
-    yield "With `BRIDGE_LOG_FORMAT=json`, each line is one JSON object with `event`, `level`, `timestamp` and the fields"
-    yield "below. The event is a fixed string: search and alert by it. What varies is in the fields."
+    yield "With `BRIDGE_LOG_FORMAT=json`, each line is one JSON object with `event`, `level`, `timestamp` and the"
+    yield "fields below. The event is a fixed string: search and alert by it. What varies is in the fields."
     yield ""
 
     def rows() -> Iterator[tuple[str, ...]]:
         for event in log_events()[0]:
             fields = ", ".join(f"`{name}`" for name in sorted(event.fields))
-            yield f"`{event.event}`", ", ".join(sorted(event.levels, key=LEVELS.index)), fields, ", ".join(
-                f"`{file}`" for file in sorted(event.files)
+            yield (
+                f"`{event.event}`",
+                ", ".join(sorted(event.levels, key=LEVELS.index)),
+                fields,
+                ", ".join(f"`{file}`" for file in sorted(event.files)),
             )
 
     yield from table(("Event", "Level", "Fields", "Logged in"), rows())
@@ -187,9 +193,9 @@ def metrics() -> Iterator[str]:
     yield "# Metrics"
     yield ""
     yield (
-        "`GET /metrics` needs a token: `Authorization: Bearer $BRIDGE_METRICS_TOKEN`. A process exports the metrics that "
-        "its role has. Besides these, each exports `process_*` (memory, processor time, open files, start time), and "
-        "`bridge serve` exports `bridge_worker_process_*`, the same of its worker process."
+        "`GET /metrics` needs a token: `Authorization: Bearer $BRIDGE_METRICS_TOKEN`. A process exports the metrics "
+        "that its role has. Besides these, each exports `process_*` (memory, processor time, open files, start time), "
+        "and `bridge serve` exports `bridge_worker_process_*`, the same of its worker process."
     )
     yield ""
 
@@ -292,11 +298,18 @@ def _endpoint(endpoint: Endpoint) -> Iterator[str]:
         yield f"Status {status}: {text[0].lower() + text[1:]}"
     yield ""
     rows = [
-        (f"`{name}`", _type_name(schema), "required" if required else _plain(schema.get("default")), description)
+        (
+            f"`{name}`",
+            _type_name(schema),
+            "required" if required else _plain(schema.get("default")),
+            description,
+        )
         for name, schema, required, description in _parameters(operation, document)
     ]
     if rows:
-        yield from table(("Parameter" if endpoint.has_query else "Field", "Type", "Default", "Meaning"), iter(rows))
+        yield from table(
+            ("Parameter" if endpoint.has_query else "Field", "Type", "Default", "Meaning"), iter(rows)
+        )
 
 
 def _parameters(
@@ -321,7 +334,9 @@ def _type_name(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return ", ".join(f"`{item}`" for item in schema["enum"])
     if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(_type_name(item) for item in schema["anyOf"] if item != {"type": "null"}))
+        return " or ".join(
+            dict.fromkeys(_type_name(item) for item in schema["anyOf"] if item != {"type": "null"})
+        )
     if schema.get("type") == "array":
         return f"list of {_type_name(schema['items'])}"
     if schema.get("format") == "date-time":
@@ -335,9 +350,9 @@ def http_api() -> Iterator[str]:
     """Yield the page of every HTTP endpoint."""
     yield "# HTTP API"
     yield ""
-    yield "Send the admin token as `Authorization: Bearer $BRIDGE_ADMIN_TOKEN`. For `GET`, and for requests marked *read*,"
-    yield "BRIDGE_READ_TOKEN is enough. `GET /api/openapi.json` describes the API in the format of OpenAPI 3.1, with the"
-    yield "types of all responses, for clients and generators."
+    yield "Send the admin token as `Authorization: Bearer $BRIDGE_ADMIN_TOKEN`. For `GET`, and for requests marked"
+    yield "*read*, BRIDGE_READ_TOKEN is enough. `GET /api/openapi.json` describes the API in the format of OpenAPI 3.1,"
+    yield "with the types of all responses, for clients and generators."
     yield ""
     yield 'A list is `{"items": [...], "next_cursor": null}`; pass `next_cursor` as `cursor` to get the next page.'
     yield f"`limit` is 1 to {MAX_LIMIT}."

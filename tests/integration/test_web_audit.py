@@ -109,6 +109,19 @@ def test_page_filters_and_links(site: Site, browser: httpx.Client) -> None:
         assert entry["detail"] == {"reason": "moving house"}
 
 
+def test_page_says_how_to_give_tokens_names(site: Site, browser: httpx.Client) -> None:
+    pause(site.database, "desk", "moving house", "ada")
+    assert "BRIDGE_ADMIN_TOKEN=ada:TOKEN" in get_page(browser, "/audit").text  # the login is by `dashboard`
+    assert "BRIDGE_ADMIN_TOKEN" not in get_page(browser, "/audit?actor=ada").text
+
+
+def test_actions_of_the_filter_are_in_alphabetical_order(site: Site, browser: httpx.Client) -> None:
+    page = get_page(browser, "/audit")
+    titles = sorted(action.title for action in ACTIONS.values())
+    places = [page.text.index(title) for title in titles[:5]]
+    assert places == sorted(places)
+
+
 def test_pages_of_the_audit_log_keep_the_filter(site: Site, browser: httpx.Client) -> None:
     for number in range(3):
         pause(site.database, "desk", str(number), "ada")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from operator import itemgetter
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -12,6 +13,7 @@ from starlette.routing import BaseRoute
 
 from bridge.store.audit_text import ACTIONS, sentence_parts
 from bridge.store.pause_all import AUDIT_TARGET
+from bridge.web.access import API, DASHBOARD
 from bridge.web.admin_service import AdminService
 from bridge.web.dashboard.page import page, page_query, query_prefix, render_page
 from bridge.web.query_params import AuditQuery
@@ -44,7 +46,8 @@ def _list(service: AdminService, request: Request) -> Response:
         ],
         next_cursor=next_cursor,
         next_page_query=query_prefix(query),
-        actions={name: action.title for name, action in ACTIONS.items()},
+        actions=sorted(((name, action.title) for name, action in ACTIONS.items()), key=itemgetter(1)),
+        has_unnamed_token=any(entry["actor"] in (DASHBOARD, API) for entry in entries),
         selected={name: filters[name] or "" for name in ("action", "actor", "target")},
         is_later_page=filters["cursor"] is not None,
     )
