@@ -127,13 +127,19 @@ def post(body: bytes, url: str, secret: bytes) -> WebhookResponse:
     except (httpx.InvalidURL, httpx.UnsupportedProtocol):
         raise ConfigError(f"invalid URL `{url}`: write http:// or https:// and a host") from None
     except httpx.HTTPError as error:
-        raise BridgeError(
-            f"no response from {url}: {type(error).__name__}; is `bridge serve` running there?"
-        ) from None
+        raise BridgeError(f"no response from {url}: {_explain(error)}") from None
     return WebhookResponse(
         url, event, webhook_id, read_string(payload.get("conversationId")),
         response.status_code, response.text, round(time.perf_counter() - started, 4),
     )  # fmt: skip
+
+
+def _explain(error: Exception) -> str:
+    """Return why there was no response, with advice."""
+    reason = str(error) or type(error).__name__
+    if "CERTIFICATE_VERIFY_FAILED" in reason:
+        return f"{reason}; use a host name with a valid certificate, or the service's own http:// address"
+    return f"{reason}; is `bridge serve` running there?"
 
 
 def _with_default_path(url: str) -> str:

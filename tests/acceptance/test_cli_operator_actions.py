@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -18,9 +19,9 @@ from bridge.signing import read_event
 from bridge.store import schema
 from bridge.store.connections import pause_columns, register_accounts
 from bridge.store.database import Database
+from bridge.store.delivery_list import DeliveryFilter, list_deliveries
 from bridge.store.ingest import IncomingEvent, store_events
 from bridge.store.pauses import INDEFINITELY
-from bridge.store.delivery_list import DeliveryFilter, list_deliveries
 from bridge.store.queries import list_events
 from tests.acceptance.commands import DISABLED_RULE, RULES
 from tests.acceptance.test_cli_output import Bridge, Result, bridge, parse_json, stored  # noqa: F401 - fixtures
@@ -114,8 +115,21 @@ def test_unknown_id_exits_with_1(stored: Bridge, command: str) -> None:  # noqa:
 def test_send_url_without_path_gets_default_path(bridge: Bridge, url: str) -> None:  # noqa: F811
     result = bridge("send", "call.busy", "--secret", "x", "--url", url)
     assert "no response from http://127.0.0.1:9/webhooks/heppu: " in str(result.exception)
+    assert "Connection refused; is `bridge serve` running there?" in str(result.exception)
     other = bridge("send", "call.busy", "--secret", "x", "--url", "http://127.0.0.1:9/hooks")
     assert "no response from http://127.0.0.1:9/hooks: " in str(other.exception)
+
+
+def test_send_names_a_certificate_that_is_not_trusted(
+    bridge: Bridge,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def post(*_args: object, **_options: object) -> None:
+        raise httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate")
+
+    monkeypatch.setattr(httpx, "post", post)
+    result = bridge("send", "call.busy", "--secret", "x", "--url", "https://127.0.0.1:9")
+    assert "self-signed certificate; use a host name with a valid certificate" in str(result.exception)
 
 
 # ---------------------------------------------------------------- replay
