@@ -1,8 +1,8 @@
 """Repeated attempts: while a circuit breaker is open, the probes of a delivery share one row of `attempts`.
 
-Each probe is recorded before its request leaves, as any attempt. Once it has failed in the same way as the probe
-before it, its row is removed and counted in that one's row, which otherwise would be one of thousands during a long
-outage. An outcome that is unknown, and a different one, keep their own row.
+Each probe is recorded before its request leaves, as any attempt. Once it has failed in the same way as an earlier probe
+of this outage, its row is removed and counted in that one's row, which otherwise would be one of thousands during a
+long outage. An outcome that is unknown keeps its own row, and what comes later does not join a row before it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, delete, func, or_, select, text, tuple_
+from sqlalchemy import Connection, delete, select, text, tuple_
 
 from bridge.lifecycle import AttemptOutcome, PauseCause
 from bridge.store import schema
@@ -19,6 +19,8 @@ from bridge.store.bulk import bulk_update
 
 FOLDED: Final = (AttemptOutcome.FAILED, AttemptOutcome.LOOKUP_FAILED)
 """The outcomes of which it is certain that the probe changed nothing."""
+MAX_ROWS: Final = 1000
+"""Attempts that are looked at for one call."""
 _TABLE = schema.attempts
 _PAUSES = schema.connection_pauses
 
@@ -41,14 +43,13 @@ def fold_repeats(conn: Connection, probes: Sequence[Probe], now: datetime) -> No
     if not probes:
         return
     outages = _open_outages(conn, {probe.connection for probe in probes})
-    previous = _previous_attempts(conn, probes)
+    earlier = _attempts_by_delivery(conn, [probe.delivery_id for probe in probes])
     kept: list[dict[str, Any]] = []
     repeated: list[tuple[str, int]] = []
     for probe in probes:
-        row, since = previous.get(probe.delivery_id), outages.get(probe.connection)
-        if row is None or since is None or row.started_at < since:
-            continue
-        if (row.kind, row.outcome, row.reason) != (probe.kind, probe.outcome, probe.reason):
+        since = outages.get(probe.connection)
+        row = None if since is None else _same_attempt(probe, earlier[probe.delivery_id], since)
+        if row is None:
             continue
         repeated.append((probe.delivery_id, probe.fencing_token))
         kept.append(
@@ -77,28 +78,28 @@ def _open_outages(conn: Connection, names: Collection[str]) -> dict[str, datetim
     return {row.connection: row.started_at for row in rows}
 
 
-def _previous_attempts(conn: Connection, probes: Sequence[Probe]) -> dict[str, Any]:
-    """Return the row before each probe's own, by delivery."""
-    earlier = _TABLE.alias("earlier")
-    newest = (
-        select(func.max(earlier.c.fencing_token))
-        .where(
-            earlier.c.delivery_id == _TABLE.c.delivery_id, earlier.c.fencing_token < _TABLE.c.fencing_token
-        )
-        .scalar_subquery()
-    )
-    own = or_(
-        *(
-            (_TABLE.c.delivery_id == probe.delivery_id) & (_TABLE.c.fencing_token == probe.fencing_token)
-            for probe in probes
-        )
-    )
-    tokens = {row[0]: row[1] for row in conn.execute(select(_TABLE.c.delivery_id, newest).where(own))}
-    keys = [(delivery_id, token) for delivery_id, token in tokens.items() if token is not None]
-    if not keys:
-        return {}
+def _attempts_by_delivery(conn: Connection, delivery_ids: Collection[str]) -> dict[str, list[Any]]:
+    """Return the newest attempts of deliveries, the newest first."""
     columns = _TABLE.c["delivery_id", "fencing_token", "kind", "started_at", "outcome", "reason", "repeats"]
-    rows = conn.execute(
-        select(*columns).where(tuple_(_TABLE.c.delivery_id, _TABLE.c.fencing_token).in_(keys))
+    newest = (
+        select(*columns)
+        .where(_TABLE.c.delivery_id.in_(delivery_ids))
+        .order_by(_TABLE.c.fencing_token.desc())
+        .limit(MAX_ROWS)
     )
-    return {row.delivery_id: row for row in rows}
+    rows: dict[str, list[Any]] = {delivery_id: [] for delivery_id in delivery_ids}
+    for row in conn.execute(newest):
+        rows[row.delivery_id].append(row)
+    return rows
+
+
+def _same_attempt(probe: Probe, attempts: Sequence[Any], since: datetime) -> Any:
+    """Return the attempt of this outage that failed in the same way; None if there is none to join."""
+    for row in attempts:
+        if row.fencing_token >= probe.fencing_token:
+            continue
+        if row.started_at < since or row.outcome not in FOLDED:
+            return None
+        if (row.kind, row.outcome, row.reason) == (probe.kind, probe.outcome, probe.reason):
+            return row
+    return None

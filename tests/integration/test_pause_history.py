@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from bridge.store.database import Database
 from bridge.store.delivery_list import list_deliveries
 from bridge.store.pause_all import pause_all, resume_all
 from bridge.store.pause_history import MIN_RATE_LIMIT, note_drained
+from bridge.store.results import record_results
 from bridge.store.timeline import timeline
 from tests.integration.engine import Engine
 
@@ -182,6 +185,55 @@ def test_unknown_outcomes_and_killed_probes_keep_their_rows(engine: Engine) -> N
     assert len(unknown) == 4
     assert {row["repeats"] for row in unknown} == {0}
     assert delivery in before
+
+
+def test_probes_that_fail_in_turn_in_two_ways_share_two_rows(engine: Engine) -> None:
+    """A provider behind a load balancer: one backend refuses connections, the other answers 503."""
+    outage(engine, deliveries=5, minutes=1)
+    failures = cycle(
+        [TransientError("connection refused", reason="network"), TransientError("503", reason="server_error")]
+    )
+
+    def fail() -> None:
+        raise next(failures)
+
+    engine.provider.before = fail
+    engine.run_for(minutes=10)
+    [open_] = pauses(engine)
+    table = schema.attempts
+    with engine.database.read() as conn:
+        probes = list(conn.execute(select(table).where(table.c.started_at >= open_.started_at)))
+        total = len(list(conn.execute(select(table)))) + sum(row.repeats for row in probes)
+    assert total == len(engine.provider.calls)
+    per_result = Counter((row.delivery_id, row.reason) for row in probes)
+    assert set(per_result.values()) == {1}, per_result
+
+
+def test_two_workers_share_the_row_of_a_delivery_also_if_one_was_killed(engine: Engine) -> None:
+    """Kill -9 between the claim of a probe and its result, and a second worker that goes on."""
+    ids = outage(engine, deliveries=1, minutes=0)
+    while not pauses(engine):
+        engine.deliver("post", engine.event(metadata=other(50 + len(engine.provider.calls))))
+        engine.step()
+    engine.run_for(minutes=3)
+    engine.database.clock.advance(minutes=1)
+    killed = engine.claim()[0][0]
+    shown = engine.show(killed.delivery.id)["attempt_history"]
+    assert shown[-1]["outcome"] is None
+    engine.database.clock.advance(minutes=5)
+    second = Engine(engine.database, engine.provider, worker_id="two")
+    assert second.recover_expired() == 1
+    second.run_for(minutes=30)
+    record_results(
+        engine.database, engine.attempt([killed])
+    )  # it was only suspended, and its result comes late
+    history = engine.show(killed.delivery.id)["attempt_history"]
+    tokens = [row["fencing_token"] for row in history]
+    assert tokens == sorted(set(tokens))
+    assert killed.fencing_token in tokens, "the attempt whose outcome was unknown keeps its row"
+    made = sum(1 + row["repeats"] for row in history)
+    assert made == engine.show(killed.delivery.id)["fencing_token"], "every claim is counted once"
+    assert ids
 
 
 def _deliveries(engine: Engine) -> list[dict[str, Any]]:
