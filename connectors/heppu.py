@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
-from urllib.parse import quote
 
 from pydantic import Field, SecretStr
 
@@ -28,6 +26,7 @@ from bridge.connector import (
     param,
     parse_retry_after,
     per_message,
+    quote_id,
 )
 from bridge.errors import DeliveryError, LookupInconclusive, OutcomeUnknown
 from bridge.heppu_api import URL, HeppuApi, HeppuError
@@ -56,18 +55,6 @@ class Settings(ConnectorSettings):
     are missing."""
 
 
-@dataclass(frozen=True)
-class Client:
-    """Heppu's API, and the settings of the connection."""
-
-    api: HeppuApi
-    settings: Settings
-
-    def close(self) -> None:
-        """Close the HTTP connections."""
-        self.api.close()
-
-
 connector = Connector(
     "heppu",
     settings=Settings,
@@ -77,10 +64,16 @@ connector = Connector(
 
 
 @connector.client
-def client(settings: Settings) -> Client:
-    """Return a client of Heppu's API whose requests end within the attempt's deadline."""
-    api = HeppuApi(settings.api_key.get_secret_value(), settings.api_url, http_client())
-    return Client(api, settings)
+class Client:
+    """Heppu's API, with requests that end within the attempt's deadline, and the settings of the connection."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.api = HeppuApi(settings.api_key.get_secret_value(), settings.api_url, http_client())
+        self.settings = settings
+
+    def close(self) -> None:
+        """Close the HTTP connections."""
+        self.api.close()
 
 
 @connector.check
@@ -101,7 +94,7 @@ def classify_error(error: Exception) -> DeliveryError | None:
 @connector.conversation_details
 def details(client: Client, event: Event) -> dict[str, Any] | None:
     """Return the details of a phone call or chat, with its transcript as text."""
-    conversation = quote(event.conversation.id, safe="")
+    conversation = quote_id(event.conversation.id, "/calls/{}")
     if event.type.startswith("chat."):
         found = client.api.find(client.settings.chat_path.format(id=conversation))
     else:
@@ -122,7 +115,7 @@ def _find_call(api: HeppuApi, event: Event) -> dict[str, Any] | None:
     matching = [call for call in calls if sid is not None and call.get("twilioCallSid") == sid]
     matching = matching or [call for call in calls if _may_be_call_of(event, call)]
     call_id = _call_id(matching[0]) if len(matching) == 1 else None
-    return api.find(f"/calls/{quote(call_id, safe='')}") if call_id else None
+    return api.find(f"/calls/{quote_id(call_id, '/calls/{}')}") if call_id else None
 
 
 def _may_be_call_of(event: Event, call: Mapping[str, Any]) -> bool:

@@ -23,7 +23,6 @@ from bridge.connector import (
     Params,
     SerializeBy,
     Success,
-    failure_from_exception,
     http_client,
     is_loopback,
     is_public,
@@ -32,7 +31,7 @@ from bridge.connector import (
     per_event,
     proxy_for,
 )
-from bridge.errors import DeliveryError, OutcomeUnknown, PermanentError, TransientError
+from bridge.errors import OutcomeUnknown, PermanentError, TransientError
 
 MAX_BODY_BYTES = 256 * 1024
 """Largest JSON body. A larger one is rejected before anything is sent."""
@@ -111,6 +110,7 @@ connector = Connector(
 )
 
 
+@connector.client
 class Sender:
     """HTTP client that sends requests to the allowed hosts only."""
 
@@ -241,22 +241,10 @@ def _is_allowed(target: httpx.URL, settings: Settings) -> bool:
     return _host_of(target) in settings.hosts
 
 
-@connector.client
-def client(settings: Settings) -> Sender:
-    """Return a client whose requests end within the attempt's deadline and follow no redirects."""
-    return Sender(settings)
-
-
 @connector.check
 def check(sender: Sender) -> str:
     """Resolve every allowed host. Sends nothing."""
     return f"{sender.resolve_all()} allowed hosts resolved"
-
-
-@connector.classify_error
-def classify_error(error: Exception) -> DeliveryError | None:
-    """Map network errors. Responses are mapped where they are read."""
-    return failure_from_exception(error)
 
 
 class PostParams(Params):

@@ -19,7 +19,6 @@ from bridge.connector import (
     SecretUrl,
     SerializeBy,
     Success,
-    failure_from_exception,
     failure_from_status,
     http_client,
     param,
@@ -93,13 +92,14 @@ connector = Connector(
 )
 
 
+@connector.client
 class Webhook:
     """Client of one incoming webhook."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, settings: Settings) -> None:
+        self._url = settings.webhook_url.get_secret_value()
         self._http = http_client()
-        self.is_slack = urlsplit(url).hostname in _SLACK_HOSTS
+        self.is_slack = urlsplit(self._url).hostname in _SLACK_HOSTS
 
     def post(self, body: dict[str, object]) -> httpx.Response:
         """Post one message and return the response. httpx exceptions propagate."""
@@ -108,12 +108,6 @@ class Webhook:
     def close(self) -> None:
         """Close the HTTP connections."""
         self._http.close()
-
-
-@connector.client
-def client(settings: Settings) -> Webhook:
-    """Return a client of the webhook that reuses its HTTP connections."""
-    return Webhook(settings.webhook_url.get_secret_value())
 
 
 @connector.check
@@ -151,12 +145,6 @@ def post(webhook: Webhook, params: PostParams, context: Context) -> Success:
     if response.is_success and _is_acceptance(response.text):
         return Success(detail="posted")
     raise _failure_from_response(response, _error_code(response))
-
-
-@connector.classify_error
-def classify_error(error: Exception) -> DeliveryError | None:
-    """Map network errors. Error responses are mapped where they are read."""
-    return failure_from_exception(error)
 
 
 def _mrkdwn(text: str) -> str:

@@ -92,7 +92,7 @@ def _run(
 def _advice(error: Exception, connector: Connector, settings: ConnectorSettings | None, name: str) -> str:
     """Return the error as advice to the operator, without secrets."""
     failure: Exception = error
-    if not isinstance(error, DeliveryError | ConfigError) and connector.classify:
+    if not isinstance(error, DeliveryError | ConfigError):
         failure = connector.classify(error) or error
     if isinstance(failure, DeliveryError):
         message = mask(failure.detail)

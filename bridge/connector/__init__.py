@@ -90,6 +90,7 @@ from bridge.connector.related_records import (
     read_related_records,
     remember_own_ticket,
 )
+from bridge.connector.request_path import quote_id
 from bridge.connector.response_limits import IncompleteResponse, ResponseReader, parts_to_send
 from bridge.connector.rule_checks import FROM_EVENT, ActionUse, Location, Place, RuleProblem
 from bridge.connector.sms import Segments, segments
@@ -216,6 +217,7 @@ __all__ = [
     "per_event",
     "per_message",
     "proxy_for",
+    "quote_id",
     "read_related_records",
     "refusal_notes",
     "remaining_seconds",

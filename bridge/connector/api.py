@@ -20,6 +20,7 @@ from bridge.connector.callbacks import (
 from bridge.connector.context import Context
 from bridge.connector.params import ConnectorSettings, Params
 from bridge.connector.provider_records import ProviderRecord, UncertainDelivery, WhereToLook
+from bridge.connector.transport import failure_from_exception
 from bridge.errors import DeliveryError
 from bridge.lazy import lazy
 
@@ -104,6 +105,17 @@ class Success:
     """A short note for the dashboard: `2 segments`, `updated`, `2 contacts matched, newest used`."""
     message_status: MessageStatus | None = None
 
+    def __post_init__(self) -> None:
+        """Raise TypeError for what could not be stored after the action took effect."""
+        if not isinstance(self.id, str | None):
+            raise TypeError(f"Success: id must be a str or None, not {type(self.id).__name__}")
+        if not isinstance(self.detail, str):
+            raise TypeError(f"Success: detail must be a str, not {type(self.detail).__name__}")
+        if not isinstance(self.message_status, str | None):
+            raise TypeError(
+                f"Success: message_status must be a str or None, not {type(self.message_status).__name__}"
+            )
+
 
 @dataclass(frozen=True)
 class BatchItem(Generic[P]):
@@ -176,9 +188,10 @@ class Connector:
     settings: type[ConnectorSettings]
     limits: Limits = field(default_factory=Limits)
     description: str = ""
+    build_client: Callable[[Any], Any] | None = None
+    """What `@connector.client` decorates. Actions get the settings if it is None."""
     actions: dict[str, Action] = field(default_factory=dict, init=False)
     callbacks: dict[str, Callback] = field(default_factory=dict, init=False)
-    build_client: Callable[[Any], Any] | None = field(default=None, init=False)
     run_check: Callable[..., str] | None = field(default=None, init=False)
     run_check_rules: Callable[..., Sequence[Any]] | None = field(default=None, init=False)
     run_setup: Callable[..., str] | None = field(default=None, init=False)
@@ -186,7 +199,9 @@ class Connector:
         default=None, init=False
     )
     read_details: Callable[..., Mapping[str, Any] | None] | None = field(default=None, init=False)
-    classify: Callable[[Exception], DeliveryError | None] | None = field(default=None, init=False)
+    classify: Callable[[Exception], DeliveryError | None] = field(
+        default_factory=lambda: failure_from_exception, init=False
+    )
     build_record_url: Callable[[Any, ProviderRecord], str | None] | None = field(default=None, init=False)
     describe_where_to_look: Callable[[Any, UncertainDelivery], WhereToLook | None] | None = field(
         default=None, init=False
@@ -211,9 +226,10 @@ class Connector:
         )
 
     def client(self, function: F) -> F:
-        """Decorator: `(settings) -> client`, called once per connection. Every call of the client needs a timeout.
+        """Decorator of a function or a class: `(settings) -> client`, called once per connection.
 
-        If the client has a `close()`, it is called when the service stops.
+        Threads share the client, and every call of it needs a timeout. If it has a `close()`, that is called when the
+        service stops. A client of one line, such as a JsonApi, can be passed to Connector as `build_client` instead.
         """
         self.build_client = function
         return function
@@ -242,7 +258,10 @@ class Connector:
         return function
 
     def classify_error(self, function: F) -> F:
-        """Decorator: `(error) -> DeliveryError | None` classifies an SDK's exception. None: reported as a bug."""
+        """Decorator: `(error) -> DeliveryError | None` classifies an SDK's exception. None: reported as a bug.
+
+        Without it, `failure_from_exception` does: JsonApi raises no other exceptions than DeliveryErrors.
+        """
         self.classify = function
         return function
 

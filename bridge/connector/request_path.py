@@ -29,10 +29,16 @@ def fill_path(path: str, ids: Sequence[str | int | None]) -> str:
     if path.count("{}") != len(ids):
         raise TypeError(f"{path} has {path.count('{}')} placeholders for {len(ids)} IDs")
     parts = path.split("{}")
-    return parts[0] + "".join(_quoted(value, path) + part for value, part in zip(ids, parts[1:], strict=True))
+    return parts[0] + "".join(
+        quote_id(value, path) + part for value, part in zip(ids, parts[1:], strict=True)
+    )
 
 
-def _quoted(value: str | int | None, path: str) -> str:
+def quote_id(value: str | int | None, path: str) -> str:
+    """Return an ID, percent-encoded for a path that is not JsonApi's. `path` names the request in the message.
+
+    Raise PermanentError for the same IDs as `fill_path`.
+    """
     text = "" if value is None else str(value)
     problem = _problem_of(text)
     if problem:

@@ -336,7 +336,7 @@ def failure_from_status(
 
 
 def failure_from_exception(error: BaseException) -> DeliveryError | None:
-    """Return the error that a network exception proves; None if `error` is not a network exception."""
+    """Return the error that an exception of an HTTP library proves; None if `error` is not one."""
     chain = list(_chain(error))
     for cause in chain:
         if isinstance(cause, DeliveryError):
@@ -346,6 +346,9 @@ def failure_from_exception(error: BaseException) -> DeliveryError | None:
             return OutcomeUnknown(str(cause), reason="timeout" if overdue else "server_error")
         if isinstance(cause, _NEVER_CONNECTED) or _is_handshake_failure(cause):
             return TransientError(f"no connection: {_type_name(cause)}", reason="network")
+        if isinstance(cause, httpx.HTTPStatusError):
+            status, wait = cause.response.status_code, cause.response.headers.get("Retry-After")
+            return failure_from_status(status, f"the provider returned {status}", parse_retry_after(wait))
     for cause in chain:
         if isinstance(cause, _TIMED_OUT):
             return OutcomeUnknown("no response in time", reason="timeout")

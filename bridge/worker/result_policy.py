@@ -87,7 +87,7 @@ def retry_delay(attempts: int) -> timedelta:
 
 
 def to_delivery_error(
-    error: Exception, classify: Callable[[Exception], DeliveryError | None] | None
+    error: Exception, classify: Callable[[Exception], DeliveryError | None]
 ) -> DeliveryError:
     """Convert an exception raised by an action. An unclassified one is a bug, and its outcome is unknown."""
     if isinstance(error, DeliveryError):
@@ -95,7 +95,7 @@ def to_delivery_error(
     if isinstance(error, ConfigError):
         return PermanentError(str(error), code="settings")
     try:
-        classified = classify(error) if classify else None
+        classified = classify(error)
     except Exception as classify_error:  # a bug in the connector's `classify_error` must not lose the outcome
         classified = OutcomeUnknown(
             f"{type(classify_error).__name__} while classifying {type(error).__name__}",
@@ -117,8 +117,7 @@ def classify_result(
     if detail != classified.transition.detail:
         classified.transition = replace(classified.transition, detail=detail)
     if classified.external_id is not None:
-        # Some providers use numbers as IDs.
-        classified.external_id = replace_unstorable(str(classified.external_id))
+        classified.external_id = replace_unstorable(classified.external_id)
     if classified.failure is not None:
         classified.failure.detail = replace_unstorable(str(classified.failure.detail))
     return classified

@@ -15,7 +15,18 @@ import pytest
 from pydantic import SecretStr
 
 from bridge.clock import uptime
-from bridge.connector import JsonApi, json_object
+from bridge.connector import (
+    Connector,
+    ConnectorSettings,
+    Context,
+    JsonApi,
+    Params,
+    ProviderUrl,
+    Success,
+    json_object,
+    param,
+    per_event,
+)
 from bridge.connector.deadline import attempt_deadline, count_requests
 from bridge.errors import (
     AuthenticationError,
@@ -28,7 +39,7 @@ from bridge.errors import (
     RateLimited,
     TransientError,
 )
-from bridge.testing import Received, Reply, StubServer
+from bridge.testing import Received, Reply, StubServer, connect
 from bridge.testing.wire import HOSTILE_RESPONSES
 
 PERSONAL = "ines@okafor.example"
@@ -392,3 +403,65 @@ def test_close_closes_the_connections(server: StubServer, api: JsonApi) -> None:
     api.close()
     with pytest.raises(RuntimeError):
         api.read("/me")
+
+
+# ------------------------------------------------------------ connectors
+
+
+class DeskSettings(ConnectorSettings):
+    """`DESK_URL` and `DESK_TOKEN`."""
+
+    url: ProviderUrl
+    token: SecretStr
+
+
+class Ticket(Params):
+    """Params of a ticket."""
+
+    subject: str = param(..., "Ticket title.", example="A call failed")
+
+
+def desk() -> Connector:
+    connector = Connector(
+        "desk",
+        settings=DeskSettings,
+        description="Opens tickets.",
+        build_client=lambda settings: JsonApi("Desk", settings.url, bearer=settings.token),
+    )
+
+    @connector.check
+    def check(api: JsonApi) -> str:
+        """Authenticate."""
+        return f"authenticated for {api.read('/me', holds='name')}"
+
+    @connector.action(idempotency=per_event, idempotent=True)
+    def open_ticket(api: JsonApi, ticket: Ticket, context: Context) -> Success:
+        """Open a ticket."""
+        del context
+        return Success(id=str(api.write("POST", "/tickets", json=ticket.model_dump(), holds="id")))
+
+    return connector
+
+
+def test_connector_of_a_json_api_needs_no_client_and_no_classification(server: StubServer) -> None:
+    server.answer("GET", "/me", Reply(200, {"name": "Harbor Light"}))
+    server.answer("POST", "/tickets", Reply(201, {"id": 17}))
+    environ = {"DESK_URL": server.url, "DESK_TOKEN": "desk-secret"}
+    with connect(desk(), environ) as connected:
+        assert connected.check() == "authenticated for Harbor Light"
+        assert connected.run("open_ticket", {"subject": "A call failed"}).id == "17"
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [(401, AuthenticationError), (422, PermanentError), (503, OutcomeUnknown)]
+)
+def test_status_that_an_http_library_raises_is_classified_without_a_function_of_the_connector(
+    status: int, expected: type[DeliveryError]
+) -> None:
+    response = httpx.Response(status, request=httpx.Request("GET", f"https://desk.example/?email={PERSONAL}"))
+    with pytest.raises(httpx.HTTPStatusError) as raised:
+        response.raise_for_status()
+    failure = desk().classify(raised.value)
+    assert type(failure) is expected
+    assert PERSONAL not in str(failure)
+    assert desk().classify(KeyError("x")) is None

@@ -32,7 +32,6 @@ hubspot = load_connector("hubspot")
 
 
 def classify_error(error: Exception) -> Any:
-    assert hubspot.classify is not None
     return hubspot.classify(error)
 
 
