@@ -132,7 +132,7 @@ def dismiss(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Dismiss failed deliveries that need no attention any more, by their IDs or all that match a filter.
+    """Dismiss failed deliveries that no longer need attention, by their IDs or all that match a filter.
 
     They stay failed, and can still be retried. The dashboard and `bridge deliveries --not-dismissed` leave them out.
     """

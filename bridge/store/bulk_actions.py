@@ -14,7 +14,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from bridge.errors import BridgeError
-from bridge.lifecycle import DeliveryState
+from bridge.lifecycle import DeliveryState, is_unresolved
 from bridge.policy.effects import Effects
 from bridge.store.batches import BulkEntry, check_number, in_batches
 from bridge.store.database import Database
@@ -65,6 +65,8 @@ class BulkPreview:
     """Why others are not changed -> how many."""
     not_possible: Sequence[tuple[str, str]]
     """The first of the others: ID and why, with what to do instead."""
+    uncertain: int
+    """Those of them that may have been sent: to cancel them closes their reviews."""
     seen: Seen
     """What the preview has seen of them, for chosen IDs; empty for a filter."""
     rejected: int
@@ -154,7 +156,7 @@ def preview_bulk(database: Database, action: Action, matching: DeliveryFilter) -
     first: list[Delivery] = []
     not_possible: list[tuple[str, str]] = []
     seen: dict[str, str] = {}
-    rejected = 0
+    rejected = uncertain = 0
     for start in range(0, len(ids), 1000):
         part = ids[start : start + 1000]
         for delivery_id, (delivery, problem) in zip(
@@ -171,11 +173,12 @@ def preview_bulk(database: Database, action: Action, matching: DeliveryFilter) -
             sent[to_person or delivery.action] += 1
             connections[delivery.connection] += 1
             rejected += delivery.reason == "rejected"
+            uncertain += is_unresolved(delivery)
             if len(first) < _SHOWN:
                 first.append(delivery)
     return BulkPreview(
         action, sum(sent.values()), Effects(sent), dict(connections.most_common()), first,
-        dict(obstacles.most_common()), not_possible[:_SHOWN], seen, rejected,
+        dict(obstacles.most_common()), not_possible[:_SHOWN], uncertain, seen, rejected,
     )  # fmt: skip
 
 

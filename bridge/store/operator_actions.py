@@ -120,7 +120,7 @@ def dismiss(
     undo: bool = False,
     seen: Seen | None = None,
 ) -> list[ActionResult]:
-    """Dismiss failed deliveries: they stay failed, and need no attention any more. `undo` takes that back."""
+    """Dismiss failed deliveries: they stay failed, and no longer need attention. `undo` takes that back."""
     action: Action = "undismiss" if undo else "dismiss"
     return change_deliveries(database, actor, action, delivery_ids, seen=seen)
 
@@ -130,7 +130,7 @@ def obstacle(action: Action, delivery: Delivery, now: datetime) -> str | None:
     if action == "retry":
         return _retry_obstacle(delivery, now)
     if action == "cancel" and delivery.state not in STATES["cancel"]:
-        return f"it is {delivery.state}; only pending deliveries can be cancelled"
+        return f"it is {delivery.state}; only deliveries that wait or need review can be cancelled"
     if action in ("dismiss", "undismiss") and delivery.state is not DeliveryState.FAILED:
         return f"it is {delivery.state}; only failed deliveries can be dismissed"
     return None

@@ -68,11 +68,11 @@ def outcome_of(delivery: Mapping[str, Any], when: When, pause: Pause | None) -> 
         case "needs_review":
             return Outcome(
                 f"It is unknown whether it took effect. {detail}".strip(),
-                "Nothing: it is not repeated unless you say so.",
+                "Nothing. It is not sent again unless you decide to.",
             )
         case "failed":
             dismissed = f" Dismissed {when(delivery['dismissed_at'])}." if delivery["dismissed_at"] else ""
-            return Outcome(f"It failed. {detail}".strip() + dismissed, "Nothing, unless it is retried.")
+            return Outcome(f"It failed. {detail}".strip() + dismissed, "Nothing, unless you retry it.")
         case "suppressed":
             return Outcome(f"It was not sent. {detail or _reason(delivery['reason'])}")
     return Outcome(f"It was not sent. {detail}".strip())
@@ -92,15 +92,15 @@ def _waiting(
     if delivery["outcome_unknown_since"] is not None:
         return Outcome(
             f"It is unknown whether the last attempt took effect. {detail}".strip(),
-            f"{provider} is asked {at}; only if it has nothing, it is sent again.",
+            f"{provider} will be asked {at}. It is sent again only if {provider} has no trace of it.",
         )
     if delivery["state"] == "retrying":
         return Outcome(
             f"The last attempt failed. {detail}".strip(), f"The next attempt starts {at}.{expires}"
         )
-    first = detail or ("It waits for a free worker." if at == "now" else "It waits for its time.")
+    first = detail or ("It is waiting for a free worker." if at == "now" else "It is scheduled for later.")
     return Outcome(
-        f"It was not sent yet. {first}", f"The policy is checked again and it is sent {at}.{expires}"
+        f"It has not been sent yet. {first}", f"The policy is checked again, and it is sent {at}.{expires}"
     )
 
 
@@ -111,8 +111,8 @@ def _succeeded(delivery: Mapping[str, Any], provider: str, detail: str) -> str:
         "delivered": "It reached the recipient.",
         "undelivered": f"{provider} accepted it, but it did not reach the recipient.",
         "failed": f"{provider} accepted it, but could not send it.",
-        "sent": f"{provider} sent it; whether it arrived is not reported yet.",
-    }.get(delivery["message_status"] or "", f"{provider} accepted it; there is no delivery report yet.")
+        "sent": f"{provider} sent it; its arrival has not been reported yet.",
+    }.get(delivery["message_status"] or "", f"{provider} accepted it; no delivery report has arrived yet.")
     return f"{text} {detail}".strip()
 
 

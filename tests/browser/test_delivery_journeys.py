@@ -78,7 +78,7 @@ def test_review_is_resent_with_two_clicks_the_first_of_which_asks(operator: Oper
     assert "goes to +13105550110 at once" in operator.text
     assert site.engine.show(review)["state"] == "needs_review"
     operator.click("button[value=retry]")
-    assert "The delivery is sent again." in operator.text
+    assert "The delivery will be sent again." in operator.text
     assert (operator.clicks, site.engine.show(review)["state"]) == (2, "pending")
 
 
@@ -101,7 +101,7 @@ def test_failed_deliveries_of_a_connection_are_retried_with_four_clicks(
     assert "Retry 3 deliveries?" in operator.text
     operator.click("input[required]")
     operator.click("button.danger")
-    assert "3 deliveries are retried now" in operator.text
+    assert "3 deliveries will be retried now" in operator.text
     assert (operator.clicks, {site.engine.show(one)["state"] for one in ids}) == (4, {"pending"})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from bridge.clock import Clock
 from bridge.store import schema
 from bridge.store.audit_log import list_audit_entries
 from bridge.store.delivery_list import DeliveryFilter, list_deliveries
+from bridge.store.erase import erase
 from bridge.store.queries import list_events
 from tests.integration.dashboard_site import READ_TOKEN, Site, running_site
 from tests.integration.test_dashboard import ParsedPage, get_page
@@ -183,3 +185,39 @@ def test_api_replays_all_that_match(site: Site, busy: list[str], monkeypatch: py
         monkeypatch.setattr("bridge.web.bulk_replay.MAX_EVENTS", 2)
         assert api.post("/api/events/replay", json=body).status_code == 409
     assert len(list_events(site.database, event_type="call.busy").items) == 3
+
+
+def test_two_operators_force_a_replay_at_once_and_it_is_done_once(site: Site, busy: list[str]) -> None:
+    mark_as_sent(site)
+    body = {"type": "call.busy", "since": "2h", "force": True, "reason": "wrong text"}
+    with site.client() as api:
+        preview = api.post("/api/events/replay", json=body | {"dry_run": True}).json()
+    confirmed = body | {"previewed_at": preview["previewed_at"]}
+
+    def confirm(_: int) -> int:
+        with site.client() as api:
+            return int(api.post("/api/events/replay", json=confirmed).json()["events"])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(confirm, range(4))) == 3
+    assert [len(deliveries(site, event_id)) for event_id in busy] == [2, 2, 2]
+
+
+def test_another_site_starts_no_replay(site: Site, browser: httpx.Client, busy: list[str]) -> None:
+    fields = hidden_fields(get_page(browser, f"/events/replay?{FILTER}"))
+    for path, data in (("/events/replay", fields), (f"/events/{busy[0]}/replay", {})):
+        response = browser.post(path, data=data, headers={"Sec-Fetch-Site": "cross-site"})
+        assert response.status_code == 403
+    assert [len(deliveries(site, event_id)) for event_id in busy] == [1, 1, 1]
+
+
+def test_erased_people_are_neither_replayed_nor_named(
+    site: Site, browser: httpx.Client, busy: list[str]
+) -> None:
+    erase(site.database, "ada", "+13105550111", ())
+    page = get_page(browser, f"/events/replay?{FILTER}").text
+    assert "Replay 1 event?" in page
+    assert "2: its body is no longer kept" in page
+    assert "+13105550111" not in page
+    for path in ("/deliveries", f"/deliveries/{deliveries(site, busy[0])[0]['id']}", "/review"):
+        assert "Kari" not in get_page(browser, path).text or path == "/deliveries"

@@ -157,7 +157,10 @@ def test_event_page_lists_fields_that_could_not_be_read(site: Site, browser: htt
     assert "Could not be read" in page.text
     assert "duration is a string that is not a number; send digits only, such as 125" in page.text
     assert "metadata.contactPhone has no country code; send + and the country code" in page.text
-    assert "Not met: contact.phone is unreadable, expected a value (metadata.contactPhone has no country" in page.text
+    assert (
+        "Not met: contact.phone is unreadable, expected a value (metadata.contactPhone has no country"
+        in page.text
+    )
 
 
 def test_events_can_be_filtered_by_fields_that_could_not_be_read(site: Site, browser: httpx.Client) -> None:
@@ -430,6 +433,9 @@ def hostile_pages(site: Site, clock: Clock) -> list[str]:
         f"/search?q={quoted}", f"/deliveries?rule={quoted}", f"/deliveries?event={quoted}",
 
         f"/events?type={quoted}", f"/events/{quoted}",
+        f"/events/{event}/replay", "/events/replay?since=1h", "/events/replay?since=1h&force=yes",
+        f"/events/replay?type={quoted}", "/deliveries/confirm?action=retry-all&state=failed",
+        f"/deliveries/confirm?action=cancel&id={named}&id={quoted}", f"/deliveries/confirm?action=retry-all&rule={quoted}",
         f"/deliveries?state={quoted}", f"/deliveries?{quoted}=1", f"/login?next={quoted}",
     ]  # fmt: skip
 

@@ -163,7 +163,7 @@ def test_retry_of_all_that_match_is_confirmed_with_how_many_and_to_whom(
     assert "+13105550111" in page.text, "who confirms sees whom"
     fields = form_of(page, "deliveries/confirm")
     page = post(browser, "/deliveries/confirm", fields)
-    assert "2 deliveries are retried now" in page.text
+    assert "2 deliveries will be retried now" in page.text
     entry = list_audit_entries(site.database)[0]
     assert (entry["action"], entry["target"], entry["detail"]["done"]) == ("retry", "deliveries", 2)
 
@@ -191,6 +191,18 @@ def test_chosen_deliveries_that_cannot_be_changed_are_named(site: Site, browser:
     )
     assert response.headers["location"].endswith("deliveries?done=dismissed_many&n=1")
     assert site.engine.show(failed)["dismissed_at"] is not None
+
+
+def test_cancelling_chosen_deliveries_says_which_may_have_been_sent(
+    site: Site, browser: httpx.Client
+) -> None:
+    [review] = reviews(site)
+    page = get_page(browser, f"/deliveries/confirm?action=cancel&id={review}")
+    assert "1 of them may have been sent already" in page.text
+    waiting = site.engine.deliver("post")
+    assert (
+        "may have been sent" not in get_page(browser, f"/deliveries/confirm?action=cancel&id={waiting}").text
+    )
 
 
 def test_chosen_delivery_that_has_changed_since_the_confirmation_is_left_alone(
@@ -239,7 +251,7 @@ def test_page_starts_with_the_outcome_and_shows_the_text_as_the_person_sees_it(
     assert "Hi Wen, we tried to reach you." in page.text
     assert "To +12125550439 · 30 characters, 1 segment" in page.text
     assert "event.direction is outbound" in page.text
-    assert "Next: The policy is checked again and it is sent now." in page.text
+    assert "Next: The policy is checked again, and it is sent now." in page.text
     assert {"href": "../deliveries?state=pending"} in page.all("a")
 
 
@@ -283,7 +295,7 @@ def test_failed_delivery_is_dismissed_and_the_dismissal_taken_back(site: Site, b
     assert "The failure was dismissed." in page.text
     assert "Dismissed" in page.text
     page = post(browser, f"{path}/undismiss", form_of(page, "/undismiss"))
-    assert "The dismissal was taken back." in page.text
+    assert "The dismissal was undone." in page.text
 
 
 def test_only_possible_actions_are_offered(site: Site, browser: httpx.Client) -> None:
@@ -351,7 +363,7 @@ def test_group_is_resent_only_if_its_number_is_typed(
     assert "3 with the same cause" in page.text
     seen = [f"{one} {site.engine.show(one)['state']}.{site.engine.show(one)['fencing_token']}" for one in ids]
     page = post(browser, "/review/resolve", {"seen": seen, "resolution": "retry", "number": number})
-    assert ("3 deliveries are sent again." in page.text) == bool(resent)
+    assert ("3 deliveries will be sent again." in page.text) == bool(resent)
     assert [site.engine.show(one)["state"] for one in ids].count("pending") == resent
 
 
