@@ -28,7 +28,7 @@ def require_passing_tests(rules: Rules, registry: Registry, default_country: str
         more = f"; and {len(failed) - MAX_NAMED_TESTS} more" if len(failed) > MAX_NAMED_TESTS else ""
         raise ConfigError(
             f"{len(failed)} of the {len(results)} tests of {rules.path} failed: {names}{more}; "
-            "`bridge test` shows why"
+            "`bridge test FILE` shows why"
         )
     return len(results)
 

@@ -38,7 +38,8 @@ def _entries(delivery: Mapping[str, Any]) -> Iterator[tuple[datetime, str]]:
 def _attempt_entries(attempt: Mapping[str, Any]) -> Iterator[tuple[datetime, str]]:
     """Yield the start and the end of an attempt; of attempts that share a row, one entry for all of them."""
     kind = "attempt" if attempt["kind"] == "send" else "lookup"
-    result = ": ".join(filter(None, (attempt["outcome"], attempt["reason"], attempt["detail"])))
+    parts = dict.fromkeys((attempt["outcome"], attempt["reason"], attempt["detail"]))
+    result = ": ".join(part for part in parts if part)
     started_at, finished_at = attempt["started_at"], attempt["finished_at"]
     if attempt["repeats"]:
         yield (
