@@ -108,7 +108,9 @@ class Activity:
 class _Counted(NamedTuple):
     """The counts of hours that are over, and the totals of as long a time before."""
 
-    state: object
+    start: datetime
+    until: datetime
+    uncounted: int
     counts: list[Count]
     before: list[Total]
 
@@ -127,12 +129,15 @@ class CountCache:
         if period < HOUR:
             return live_counts(conn, start, start, now, period), []
         until = max(start, counted_until(conn, now))
-        state = (start, until, uncounted)
         found = self._counts.get(period)
-        if found is None or found.state != state:
+        if found is None or (found.start, found.uncounted) != (start, uncounted) or found.until > until:
             before = read_totals(conn, start - len(starts) * period, start)
-            found = _Counted(state, stored_counts(conn, start, until, period), before)
-            self._counts[period] = found
+            found = _Counted(start, start, uncounted, [], before)
+        if found.until < until:
+            # Only the hours that were counted since: a month of hours takes a tenth of a second.
+            added = stored_counts(conn, start, found.until, until, period)
+            found = found._replace(until=until, counts=found.counts + added)
+        self._counts[period] = found
         return found.counts + live_counts(conn, start, until, now, period), found.before
 
 

@@ -57,6 +57,7 @@ class Count(NamedTuple):
 
 def count_hours(database: Database, limit: int = 24) -> int:
     """Count up to `limit` hours that have not been counted, the newest first; return their number."""
+    _forget_future_hours(database)
     with database.read() as conn:
         hours = _uncounted(conn, database.now(conn), limit)
         counts = {hour: _count_rows(conn, hour, hour + HOUR, HOUR) for hour in hours}
@@ -65,6 +66,16 @@ def count_hours(database: Database, limit: int = 24) -> int:
         with database.write() as conn:
             bulk_insert(conn, _TABLE, [count._asdict() for count in (*found, mark)], "ON CONFLICT DO NOTHING")
     return len(hours)
+
+
+def _forget_future_hours(database: Database) -> None:
+    """Delete the counts of hours that are not over: the clock was set back, and they come a second time."""
+    with database.read() as conn:
+        is_future = _TABLE.c.started_at > database.now(conn) - SETTLED_AFTER - HOUR
+        if conn.execute(select(_TABLE.c.started_at).where(is_future).limit(1)).first() is None:
+            return
+    with database.write() as conn:
+        conn.execute(delete(_TABLE).where(_TABLE.c.started_at > database.now(conn) - SETTLED_AFTER - HOUR))
 
 
 def _uncounted(conn: Connection, now: datetime, limit: int) -> list[datetime]:
@@ -90,16 +101,18 @@ def _uncounted(conn: Connection, now: datetime, limit: int) -> list[datetime]:
     return hours
 
 
-def stored_counts(conn: Connection, start: datetime, end: datetime, period: timedelta) -> list[Count]:
-    """Return what happened in counted hours, by periods of whole hours that start at `start`."""
-    slot = _slot(_TABLE.c.started_at, start, period)
+def stored_counts(
+    conn: Connection, origin: datetime, start: datetime, end: datetime, period: timedelta
+) -> list[Count]:
+    """Return what happened in counted hours, by periods of whole hours that start at `origin`."""
+    slot = _slot(_TABLE.c.started_at, origin, period)
     keys = (_TABLE.c.kind, _TABLE.c.name, _TABLE.c.state, _TABLE.c.reason)
     rows = conn.execute(
         select(slot, *keys, func.sum(_TABLE.c.total), func.max(_TABLE.c.last_at))
         .where(_TABLE.c.started_at >= start, _TABLE.c.started_at < end, _TABLE.c.kind != COUNTED)
         .group_by(slot, *keys)
     )
-    return [_count(row, start, period) for row in rows]
+    return [_count(row, origin, period) for row in rows]
 
 
 def live_counts(

@@ -97,13 +97,31 @@ def test_hours_are_counted_once_and_agree_with_the_rows(engine: Engine) -> None:
     assert max(day.events["call.busy"]) == 2, "there were two in most hours"
 
 
-def test_cache_of_counts_follows_new_hours_and_new_events(engine: Engine) -> None:
+@pytest.mark.parametrize("span", ["24h", "30d"])
+def test_cache_of_counts_follows_new_hours_and_new_events(engine: Engine, span: str) -> None:
     database, cache = engine.database, CountCache()
     for number in range(4):
         engine.event(metadata=other(number))
-        assert read_activity(database, cache, SPANS["24h"]).totals.events == number + 1
+        assert read_activity(database, cache, SPANS[span]).totals.events == number + 1
         database.clock.advance(minutes=45)
         update_history(database)
+
+
+def test_hours_are_counted_again_if_the_clock_was_set_back(engine: Engine) -> None:
+    """A clock that was wrong and is corrected: hours that were counted as over come a second time."""
+    database = engine.database
+    engine.event(metadata=other(1))
+    database.clock.advance(hours=5)
+    update_history(database)
+    database.clock.advance(hours=-5)
+    update_history(database)
+    engine.event(metadata=other(2))
+    assert read_activity(database, CountCache(), SPANS["24h"]).totals.events == 2
+    database.clock.advance(hours=5)
+    for _ in range(2):  # two workers
+        while update_history(database):
+            pass
+    assert read_activity(database, CountCache(), SPANS["24h"]).totals.events == 2
 
 
 def test_old_history_is_deleted(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
