@@ -119,30 +119,43 @@ def sources() -> dict[str, str]:
     return texts
 
 
-def lines_with(pattern: re.Pattern[str]) -> Iterator[str]:
-    """Yield `path:line: text` for every line that matches."""
-    for name, text in sources().items():
-        if pattern.search(text):
-            for number, line in enumerate(text.splitlines(), 1):
+@cache
+def lowercase_sources() -> dict[str, str]:
+    """Return `sources` in lowercase."""
+    return {name: text.lower() for name, text in sources().items()}
+
+
+def lines_with(pattern: re.Pattern[str], texts: dict[str, str], core: str) -> Iterator[str]:
+    """Yield `path:line: text` for every line that matches.
+
+    `core` matches in `texts`, in any surroundings, wherever `pattern` does. It is several times faster, because it
+    begins with letters, not with a condition that is checked at every position.
+    """
+    quick = re.compile(core)
+    for name, text in texts.items():
+        if quick.search(text):
+            for number, line in enumerate(sources()[name].splitlines(), 1):
                 if pattern.search(line):
                     yield f"{name}:{number}: {line.strip()[:120]}"
 
 
 @pytest.mark.parametrize("word", WORDS)
 def test_retired_word_is_gone(word: str) -> None:
-    found = list(lines_with(re.compile(rf"(?<![\w-])(?:{word})(?![\w-])", re.IGNORECASE)))
+    pattern = re.compile(rf"(?<![\w-])(?:{word})(?![\w-])", re.IGNORECASE)
+    found = list(lines_with(pattern, lowercase_sources(), word))
     assert not found, f"write {WORDS[word]}:\n" + "\n".join(found[:40])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_retired_name_is_gone(name: str) -> None:
-    found = list(lines_with(re.compile(rf"(?<![\w-])(?:{name})(?!\w)")))
+    found = list(lines_with(re.compile(rf"(?<![\w-])(?:{name})(?!\w)"), sources(), name))
     assert not found, f"use {NAMES[name]}:\n" + "\n".join(found[:40])
 
 
 def test_is_no_is_not_used_for_invalid() -> None:
     """ "`x` is no duration" is a translation; "there is no" and "is no longer" are English."""
-    found = list(lines_with(re.compile(r"(?<!there )(?<!There )\bis no (?!longer\b|more\b)")))
+    pattern = re.compile(r"(?<!there )(?<!There )\bis no (?!longer\b|more\b)")
+    found = list(lines_with(pattern, sources(), "is no "))
     assert not found, "write is not a valid ..., or is not:\n" + "\n".join(found[:40])
 
 
