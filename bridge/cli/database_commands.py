@@ -157,10 +157,13 @@ def restore(
     from bridge.cli.restore import require_sqlite
     from bridge.cli.restore import restore as restore_database
     from bridge.clock import format_timestamp
+    from bridge.errors import ConfigError
     from bridge.settings import Settings, environment
 
     settings = Settings.load(environment())
     path = require_sqlite(settings, "pg_restore")
+    if not file.is_file():
+        raise ConfigError(f"{file} is not a file: name a file that `bridge db backup` has written")
     if not yes:
         typer.confirm(f"Replace {path} with {file}?", abort=True, err=True)
     restored = restore_database(settings, file, pause=pause, actor=current_operator())
@@ -172,7 +175,10 @@ def restore(
     )
     lines = [f"Restored {file}: {pluralize(content.events, 'event')}{newest}."]
     if restored.replaced is not None:
-        lines.append(f"The replaced database is {restored.replaced}. Delete it when you no longer need it.")
+        lines += [
+            f"The replaced database is {restored.replaced}. Delete it when you no longer need it.",
+            "Opt-outs and erasures since the backup are only there: docs/deployment.md says how to bring them over.",
+        ]
     if pause:
         lines += [
             "All connections are paused: what was sent after the backup would be sent again.",

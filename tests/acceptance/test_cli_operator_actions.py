@@ -132,6 +132,15 @@ def test_send_names_a_certificate_that_is_not_trusted(
     assert "self-signed certificate; use a host name with a valid certificate" in str(result.exception)
 
 
+def test_restore_asks_only_if_there_is_a_backup_and_names_what_is_lost(stored: Bridge) -> None:  # noqa: F811
+    absent = stored("db", "restore", "absent.db")
+    assert "absent.db is not a file" in str(absent.exception)
+    assert "Replace" not in absent.output
+    assert stored("db", "backup", "backup.db").exit_code == 0
+    result = stored("db", "restore", "backup.db", "--yes")
+    assert "Opt-outs and erasures since the backup are only there" in result.stdout
+
+
 # ---------------------------------------------------------------- replay
 
 
