@@ -50,23 +50,8 @@ def comparable_lines(text: str) -> list[str]:
     return [line for line in lines if line and not set(line) <= {" ", "─"}]
 
 
-def test_demo_output_equals_readme_and_leaves_no_files(tmp_path: Path) -> None:
-    with demo(tmp_path) as process:
-        out, err = process.communicate(timeout=100)
-        assert process.returncode == 0, out + err
-        assert not group_is_alive(process.pid)
-    assert list(tmp_path.iterdir()) == []
-    shown = next(
-        block for block in re.findall(r"```text\n(.*?)```", README, re.DOTALL) if "Events sent" in block
-    )
-    printed = comparable_lines(out)
-    missing = [line for line in comparable_lines(shown) if line not in printed]
-    assert missing == []
-    assert "README.md" in out
-    assert err == ""
-
-
-def test_demo_ignores_accounts_in_environment_and_dotenv(tmp_path: Path) -> None:
+def test_demo_output_equals_readme_with_any_accounts_in_environment_and_dotenv(tmp_path: Path) -> None:
+    """It also leaves no files and no processes behind."""
     (tmp_path / ".env").write_text("BRIDGE_RECIPIENT_ALLOWLIST=+15550100\nTWILIO_URL=http://127.0.0.1:9\n")
     hostile = {
         "HUBSPOT_URL": "http://127.0.0.1:9",
@@ -76,7 +61,16 @@ def test_demo_ignores_accounts_in_environment_and_dotenv(tmp_path: Path) -> None
     with demo(tmp_path, **hostile) as process:
         out, err = process.communicate(timeout=100)
         assert process.returncode == 0, out + err
+        assert not group_is_alive(process.pid)
     assert [path.name for path in tmp_path.iterdir()] == [".env"]
+    shown = next(
+        block for block in re.findall(r"```text\n(.*?)```", README, re.DOTALL) if "Events sent" in block
+    )
+    printed = comparable_lines(out)
+    missing = [line for line in comparable_lines(shown) if line not in printed]
+    assert missing == []
+    assert "README.md" in out
+    assert err == ""
 
 
 def test_interrupted_demo_cleans_up(tmp_path: Path) -> None:
