@@ -74,7 +74,7 @@ class RuleActivity:
     last_fired_at: datetime | None = None
 
 
-class SpanTotals(NamedTuple):
+class ActivityTotals(NamedTuple):
     """The sums of a span."""
 
     events: int
@@ -96,8 +96,8 @@ class Activity:
     rules: Mapping[str, RuleActivity]
     reasons: Mapping[str, int]
     """Reason of suppressed and cancelled deliveries -> number, the most frequent first."""
-    totals: SpanTotals
-    before: SpanTotals | None
+    totals: ActivityTotals
+    before: ActivityTotals | None
     """The span before; None if it is not completely counted."""
     uncounted_hours: int
     """Hours of the span that a worker has not counted yet, for example after an upgrade."""
@@ -146,7 +146,7 @@ class SpanCounts(NamedTuple):
 
     starts: Sequence[datetime]
     counts: Sequence[Count]
-    before: SpanTotals | None
+    before: ActivityTotals | None
     """The totals of the span before; None if it is not completely counted."""
     uncounted_hours: int
 
@@ -176,7 +176,7 @@ def read_activity(database: Database, cache: CountCache, span: Span, zone: tzinf
 def _summarize(
     starts: Sequence[datetime],
     counts: Sequence[Count],
-    before: SpanTotals | None,
+    before: ActivityTotals | None,
     uncounted: int,
     durations: Sequence[float],
 ) -> Activity:
@@ -202,7 +202,7 @@ def _summarize(
             if result == "suppressed":
                 reasons[count.reason or count.state] += count.total
     ordered = dict(sorted(events.items(), key=lambda item: -sum(item[1])))
-    totals = SpanTotals(sum(map(sum, events.values())), *(sum(values) for values in results.values()))
+    totals = ActivityTotals(sum(map(sum, events.values())), *(sum(values) for values in results.values()))
     return Activity(
         starts,
         ordered,
@@ -234,14 +234,14 @@ def _add(rule: RuleActivity, count: Count) -> None:
         rule.succeeded += count.total
 
 
-def _totals(totals: Sequence[Total]) -> SpanTotals:
+def _totals(totals: Sequence[Total]) -> ActivityTotals:
     sums: Counter[str] = Counter()
     for item in totals:
         if item.kind == "event":
             sums["events"] += item.total
         elif item.kind == "result":
             sums[_result(item.state, item.is_undelivered)] += item.total
-    return SpanTotals(sums["events"], sums["succeeded"], sums["suppressed"], sums["failed"])
+    return ActivityTotals(sums["events"], sums["succeeded"], sums["suppressed"], sums["failed"])
 
 
 def _durations(conn: Connection, since: datetime) -> list[float]:

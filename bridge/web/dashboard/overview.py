@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute
 
 from bridge.errors import StoreUnavailable
-from bridge.store.activity import SPANS, Activity, SpanTotals
+from bridge.store.activity import SPANS, Activity, ActivityTotals
 from bridge.store.queries import list_events
 from bridge.web.admin_service import AdminService
 from bridge.web.charts import ChartSeries, stacked_columns, strip
@@ -94,7 +94,7 @@ def _numbers(activity: Activity) -> list[tuple[str, int, str, str]]:
     ]
 
 
-def _compare(totals: SpanTotals, before: SpanTotals | None, name: str) -> str:
+def _compare(totals: ActivityTotals, before: ActivityTotals | None, name: str) -> str:
     now, then = getattr(totals, name), getattr(before, name, 0)
     if then < _COMPARABLE:
         return ""
