@@ -200,6 +200,7 @@ def test_search_finds_email_address_case_insensitively(site: Site, api: httpx.Cl
     assert api.get("/api/search", params={"q": "nobody@example.com"}).json() == {
         "events": [],
         "deliveries": [],
+        "contacts": [],
     }
 
 
