@@ -176,11 +176,16 @@ class FakeTickets:
         matches = [ticket for ticket in self.tickets if ticket["reference"] == reference]
         return Reply(200, {"tickets": matches})
 
-    def drop_next_response(self, when: Literal["before", "after"]) -> None:
-        self.server.fail(Reply(drop=when))
+    def drop_next_response(
+        self, when: Literal["before", "after"], *, nth: int = 1, status: int | None = None
+    ) -> None:
+        self.server.drop_next_write(when, nth=nth, status=status)
 
     def side_effect_count(self) -> int:
         return len(self.tickets)
+
+    def received_text(self) -> str:
+        return self.server.received_text()
 
 
 def environ(url: str) -> dict[str, str]:
@@ -208,7 +213,7 @@ def test_open_ticket_sends_title_and_email() -> None:
 
 
 class TestConformance(ConnectorConformance):
-    """HTTP statuses, lost responses, timeouts, secrets: the suite that every connector passes."""
+    """HTTP statuses, lost responses, lookups, timeouts, secrets: the suite that every connector passes."""
 
     connector = connector
 

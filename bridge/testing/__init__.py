@@ -10,13 +10,17 @@ moves, and `ConnectorConformance` is the suite that every connector passes.
 
 import pytest
 
-pytest.register_assert_rewrite("bridge.testing.conformance")  # so that failing assertions show their values
+pytest.register_assert_rewrite(  # so that failing assertions show their values
+    "bridge.testing.conformance", "bridge.testing.deadline_tests"
+)
 
 from bridge.clock import Clock  # noqa: E402
 from bridge.sandbox import RunningSandbox, start_sandbox  # noqa: E402
-from bridge.testing.conformance import ConnectorConformance, FakeProvider, conformance_errors  # noqa: E402
+from bridge.testing.conformance import ConnectorConformance  # noqa: E402
 from bridge.testing.connection import Connected, build_context, connect, event, load_connector, run_action  # noqa: E402
+from bridge.testing.definition import conformance_errors  # noqa: E402
 from bridge.testing.stub_server import Received, Reply, StubServer  # noqa: E402
+from bridge.testing.suite_base import FakeProvider  # noqa: E402
 
 __all__ = [
     "Clock",

@@ -30,11 +30,13 @@ from bridge.connector.api import IdempotencyInput
 from bridge.connector.deadline import attempt_deadline
 from bridge.connector.discovery import Registry, read_settings
 from bridge.connector.params import MarkupLanguage, markup_of, template_of
-from bridge.errors import ConfigError, DeliveryError, LookupInconclusive
+from bridge.errors import ConfigError, DeliveryError, LookupInconclusive, OutcomeUnknown
 from bridge.events import Event, dedupe_key_of
 from bridge.rules.template_filters import MissingValue
 from bridge.rules.templates import is_template, template, template_context
 from bridge.samples import refresh_sample, sample
+from bridge.worker.attempt import run_action as run_connector_action
+from bridge.worker.attempt import run_lookup
 from bridge.worker.result_policy import to_delivery_error
 
 PUBLIC_URL = "https://bridge.example.com"
@@ -189,15 +191,17 @@ class Connected:
         """Make one attempt at several deliveries and return one result for each, in their order."""
         definition = self.connector.actions[action]
         items = [self._batch_item(definition, *delivery) for delivery in deliveries]
-        if definition.batch == 1:
-            return [
-                self._attempt(
-                    lambda item=item: definition.run(self.client, item.params, item.context), seconds
-                )
-                for item in items
-            ]
-        results = self._attempt(lambda: list(definition.run(self.client, items)), seconds)
-        return [results] * len(items) if isinstance(results, DeliveryError) else list(results)
+        # One call for a batch, otherwise one per delivery, as the worker makes them.
+        calls = [items] if definition.batch > 1 else [[item] for item in items]
+        results: list[Success | DeliveryError] = []
+        for call in calls:
+            returned = self._attempt(
+                lambda call=call: run_connector_action(self.connector, definition, self.client, call), seconds
+            )
+            results += (
+                [returned] * len(call) if isinstance(returned, DeliveryError) else map(_not_none, returned)
+            )
+        return results
 
     def find(
         self,
@@ -209,12 +213,11 @@ class Connected:
     ) -> Success | None:
         """Run the action's lookup. Raise DeliveryError or LookupInconclusive."""
         definition = self.connector.actions[action]
-        run_lookup = definition.run_lookup
-        if run_lookup is None:
+        if definition.run_lookup is None:
             raise LookupInconclusive(f"{definition.full_name} has no lookup")
         item = self._batch_item(definition, params or {}, event, context)
         result: Success | DeliveryError | None = self._attempt(
-            lambda: run_lookup(self.client, item.params, item.context), None
+            lambda: run_lookup(definition, self.client, item), None
         )
         if isinstance(result, DeliveryError):
             raise result
@@ -297,6 +300,12 @@ class Connected:
             failure = to_delivery_error(error, self.connector.classify)
             failure.__cause__ = None if failure is error else error
             return failure
+
+
+def _not_none(result: Any) -> Any:
+    if result is None:
+        return OutcomeUnknown("the action returned nothing", reason="internal_error")
+    return result
 
 
 def connect(connector: Connector, environ: Mapping[str, str], connection: str = "") -> Connected:

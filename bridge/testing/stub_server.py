@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import SHUT_RDWR
 from types import TracebackType
 from typing import Any, Literal, Self
-from urllib.parse import parse_qs, parse_qsl, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, unquote_plus, urlsplit
 
 HANG_SECONDS = 60.0  # longer than any timeout under test
 
@@ -58,6 +59,17 @@ class Reply:
 Handler = Callable[[Received], Reply]
 
 
+@dataclass
+class _DroppedWrite:
+    """The response of a future request with a side effect."""
+
+    reply: Reply
+    takes_effect: bool
+    path: str
+    others_before: int
+    """How many such requests are answered as usual before this one."""
+
+
 class StubServer:
     """An HTTP server for one test; a context manager.
 
@@ -71,6 +83,7 @@ class StubServer:
         """The response to requests that no `answer` matches."""
         self._answers: list[tuple[str, str, Handler]] = []
         self._failures: list[Reply] = []
+        self._dropped: list[_DroppedWrite] = []
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._server = _Server(("127.0.0.1", 0), _handler(self))
@@ -99,18 +112,54 @@ class StubServer:
         """Make the next `times` requests fail with `reply`. They take effect only if it has `drop="after"`."""
         self._failures += [reply] * times
 
+    def drop_next_write(
+        self,
+        when: Literal["before", "after"],
+        *,
+        nth: int = 1,
+        status: int | None = None,
+        path: str = "*",
+    ) -> None:
+        """Close the connection of the nth next write, before or after it takes effect, or answer it with `status`.
+
+        A write is a request to `path` (a pattern) that is not GET or HEAD. Searches before it are answered as usual.
+        """
+        reply = Reply(drop=when) if status is None else Reply(status, {"error": "unavailable"})
+        self._dropped.append(_DroppedWrite(reply, when == "after", path, nth - 1))
+
+    def received_text(self) -> str:
+        """Return what the requests contain: paths, queries and bodies, with JSON and forms decoded."""
+        return "\n".join(_decoded(request) for request in self.requests)
+
+    def open_connections(self) -> int:
+        """Return how many connections clients keep open."""
+        return len(self._server.open_connections)
+
     def reply_to(self, request: Received) -> Reply:
         """Record a request and return its response. Requests are handled one at a time."""
         with self._lock:
             self.requests.append(request)
             failure = self._failures.pop(0) if self._failures else None
-            if failure is None or failure.drop == "after":
+            takes_effect = failure is None or failure.drop == "after"
+            dropped = self._dropped_write(request) if failure is None else None
+            if dropped is not None:
+                failure, takes_effect = dropped.reply, dropped.takes_effect
+            if takes_effect:
                 reply = self._answer(request)
         if failure is None:
             return reply
         if failure.hang:
             self._stopped.wait(HANG_SECONDS)
         return failure
+
+    def _dropped_write(self, request: Received) -> _DroppedWrite | None:
+        for dropped in self._dropped:
+            if request.method not in ("GET", "HEAD") and fnmatchcase(request.path, dropped.path):
+                if dropped.others_before == 0:
+                    self._dropped.remove(dropped)
+                    return dropped
+                dropped.others_before -= 1
+        return None
 
     def wait_until_stopped(self, seconds: float) -> bool:
         """Wait this many seconds; return True at once if the server stops."""
@@ -121,6 +170,16 @@ class StubServer:
             if method in ("*", request.method) and fnmatchcase(request.path, path):
                 return handler(request)
         return self.otherwise
+
+
+def _decoded(request: Received) -> str:
+    body = request.body.decode("utf-8", "replace")
+    if "json" in request.headers.get("content-type", ""):
+        with suppress(ValueError):  # what is not JSON is shown as it was sent
+            body = json.dumps(json.loads(body), ensure_ascii=False)
+    elif "form" in request.headers.get("content-type", ""):
+        body = unquote_plus(body)
+    return f"{unquote(request.path)} {dict(request.query)} {body}"
 
 
 class _Server(ThreadingHTTPServer):

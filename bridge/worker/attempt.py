@@ -76,10 +76,8 @@ class AttemptRunner:
             return [item if isinstance(item, Exception) else None for item in prepared]
         client = account.client()
         if call[0].delivery.kind == "lookup":
-            return [_checked(_await(_lookup_of(action)(client, items[0].params, items[0].context)))]
-        if action.batch == 1:
-            return [_checked(_await(action.run(client, items[0].params, items[0].context)))]
-        results = iter(_run_batch(account.connector, action, client, items))
+            return [run_lookup(action, client, items[0])]
+        results = iter(run_action(account.connector, action, client, items))
         return [next(results) if isinstance(item, BatchItem) else item for item in prepared]
 
     def _batch_item(
@@ -128,10 +126,20 @@ class AttemptRunner:
         )
 
 
-def _run_batch(
+def run_lookup(action: Action, client: Any, item: BatchItem[Any]) -> CallResult:
+    """Return what the action's lookup found. Exceptions of the connector propagate."""
+    return _checked(_await(_lookup_of(action)(client, item.params, item.context)))
+
+
+def run_action(
     connector: Connector, action: Action, client: Any, items: Sequence[BatchItem[Any]]
 ) -> list[CallResult]:
-    """Return one result per item. If the provider rejects a batch, split it until the rejected items are alone."""
+    """Return one result per item. Exceptions propagate, unless the action takes batches.
+
+    If the provider rejects a batch, split it until the rejected items are alone.
+    """
+    if action.batch == 1:
+        return [_checked(_await(action.run(client, item.params, item.context))) for item in items]
     try:
         results = list(_await(action.run(client, items)))
         if len(results) != len(items):
@@ -149,7 +157,7 @@ def _run_batch(
     return [
         result
         for part in (items[:half], items[half:])
-        for result in _run_batch(connector, action, client, part)
+        for result in run_action(connector, action, client, part)
     ]
 
 

@@ -252,11 +252,14 @@ class Account:
 
 
 def require_response(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap an SDK call to raise OutcomeUnknown instead of returning None for an unexpected success status."""
+    """Wrap an SDK call to raise OutcomeUnknown for an unexpected success status, and for a list without `results`.
+
+    Without results, a page of a proxy would read as "HubSpot has none".
+    """
 
     def wrapper(*args: Any, **options: Any) -> Any:
         response = call(*args, **options)
-        if response is None:
+        if response is None or getattr(response, "results", ()) is None:
             raise not_from_hubspot()
         return response
 

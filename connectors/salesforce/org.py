@@ -32,6 +32,13 @@ _DEFAULT_CLOSED_STATUS = {"Task": "Completed", "Case": "Closed"}
 """Salesforce's default status names, which an org may rename."""
 
 
+def _not_from_salesforce() -> OutcomeUnknown:
+    """Return the error for a response that is not in Salesforce's format; it must not read as "no records"."""
+    return OutcomeUnknown(
+        "the response is not Salesforce's: check for a proxy in between", reason="server_error"
+    )
+
+
 class Org:
     """Client of one Salesforce org."""
 
@@ -51,7 +58,10 @@ class Org:
 
     def query(self, soql: str) -> list[Record]:
         """Return all rows of a SOQL query."""
-        return list(self.session.run(lambda api: api.query_all(soql))["records"])
+        try:
+            return list(self.session.run(lambda api: api.query_all(soql))["records"])
+        except (KeyError, TypeError) as error:  # raised by the SDK as well
+            raise _not_from_salesforce() from error
 
     def query_together(self, queries: Mapping[str, str]) -> dict[str, list[Record]]:
         """Return the rows of up to five queries by name, sent as one request. A query that is refused is left out."""
@@ -74,7 +84,11 @@ class Org:
 
     def search(self, sosl: str) -> list[Record]:
         """Return all records of a SOSL search."""
-        return list((self.session.run(lambda api: api.search(sosl)) or {}).get("searchRecords") or ())
+        answer = self.session.run(lambda api: api.search(sosl))
+        records = answer.get("searchRecords") if isinstance(answer, Mapping) else None
+        if not isinstance(records, list):
+            raise _not_from_salesforce()
+        return records
 
     def rest(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
         """Send one request below `/services/data/vXX.0/` and return its JSON.

@@ -120,7 +120,7 @@ def find_sms(account: Account, params: SmsParams, context: Context) -> Success |
     if context.ids_used_by_others is None:
         raise LookupInconclusive("the messages used by other deliveries are not known here")
     since = context.first_attempt_at - CLOCK_SKEW
-    newest = account.api.messages.list(to=params.to, limit=LOOKUP_PAGE_SIZE, page_size=LOOKUP_PAGE_SIZE)
+    newest = _newest_messages(account, params.to)
     recent = [message for message in newest if message.date_created is None or message.date_created >= since]
     outbound = [message for message in recent if message.direction == "outbound-api" and message.sid]
     used = context.ids_used_by_others([message.sid for message in outbound])
@@ -133,6 +133,15 @@ def find_sms(account: Account, params: SmsParams, context: Context) -> Success |
     if len(recent) >= LOOKUP_PAGE_SIZE:
         raise LookupInconclusive("this recipient got more messages than one lookup reads")
     return None
+
+
+def _newest_messages(account: Account, recipient: str) -> list[Any]:
+    try:
+        return list(
+            account.api.messages.list(to=recipient, limit=LOOKUP_PAGE_SIZE, page_size=LOOKUP_PAGE_SIZE)
+        )
+    except AttributeError as error:  # the SDK takes any value of a JSON object for the list
+        raise OutcomeUnknown("the response is not a list of messages", reason="server_error") from error
 
 
 def _success(message: Any, body: str) -> Success:

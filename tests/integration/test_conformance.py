@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote_plus, urlsplit
 
 from bridge.connector import Action
 from bridge.sandbox import RunningSandbox, start_sandbox
 from bridge.testing import ConnectorConformance, Received, Reply, StubServer, connect, load_connector
 
+When = Literal["before", "after"]
 PATHS = {"slack": "/services/*", "twilio": "*/Messages.json", "heppu": "*/calls/schedule", "email": "*"}
 METHODS = {"email": "DATA"}
 PHONE, EMAIL = "+12125550193", "wilhelmina.q@quistgaard.example"
@@ -27,8 +28,19 @@ class SandboxProvider:
         self.sandbox = sandbox
         self.name = name
 
-    def drop_next_response(self, when: Literal["before", "after"]) -> None:
-        self.sandbox.fault(self.name, path=PATHS[self.name], method=METHODS.get(self.name, "POST"), drop=when)
+    def drop_next_response(self, when: When, *, nth: int = 1, status: int | None = None) -> None:
+        self.spoil(METHODS.get(self.name, "POST"), PATHS[self.name], when, nth, status)
+
+    def spoil(self, method: str, path: str, when: When, nth: int, status: int | None) -> None:
+        if nth > 1:
+            self.sandbox.fault(self.name, method=method, path=path, times=nth - 1, delay=0)  # as usual
+        self.sandbox.fault(self.name, method=method, path=path, drop=when, status=status)
+
+    def received_text(self) -> str:
+        requests = self.sandbox.requests_to(self.name)
+        return "\n".join(
+            f"{unquote_plus(request.path)} {request.query} {request.body}" for request in requests
+        )
 
     def side_effect_count(self) -> int:
         records = {"heppu": "calls"}.get(self.name, "messages")
@@ -48,8 +60,11 @@ class WebhookReceiver:
         self.processed_ids.add(request.headers["webhook-id"])
         return Reply(204)
 
-    def drop_next_response(self, when: Literal["before", "after"]) -> None:
-        self.service.fail(Reply(drop=when))
+    def drop_next_response(self, when: When, *, nth: int = 1, status: int | None = None) -> None:
+        self.service.drop_next_write(when, nth=nth, status=status)
+
+    def received_text(self) -> str:
+        return self.service.received_text()
 
     def side_effect_count(self) -> int:
         return len(self.processed_ids)
@@ -67,9 +82,9 @@ class HubspotProvider(SandboxProvider):
         ticket = self.account.add("tickets", hs_pipeline_stage="911201", subject="Help")
         self.account.link("tickets", ticket.id, "contacts", contact.id)
 
-    def drop_next_response(self, when: Literal["before", "after"]) -> None:
+    def drop_next_response(self, when: When, *, nth: int = 1, status: int | None = None) -> None:
         for method, path in (("POST", "*/batch/create"), ("PATCH", "*"), ("POST", "*/unsubscribe-all")):
-            self.sandbox.fault("hubspot", method=method, path=path, drop=when)
+            self.spoil(method, path, when, nth, status)
 
     def side_effect_count(self) -> int:
         kinds = ("calls", "notes", "tasks", "tickets", "communications", "emails")
@@ -91,8 +106,8 @@ class SalesforceProvider(SandboxProvider):
         self.org.add("Case", ContactId=contact.id)
         self.org.add("Lead", LastName="Quistgaard", Company="Cycles", Email=EMAIL, Phone=PHONE)
 
-    def drop_next_response(self, when: Literal["before", "after"]) -> None:
-        self.sandbox.fault("salesforce", method="PATCH", drop=when)
+    def drop_next_response(self, when: When, *, nth: int = 1, status: int | None = None) -> None:
+        self.spoil("PATCH", "*", when, nth, status)
 
     def side_effect_count(self) -> int:
         # A Task also fills in the contact's name.
@@ -158,12 +173,16 @@ class TestEmail(ConnectorConformance):
             "EMAIL_FROM": "Harbour Light <hello@harbourlight.example>",
         }
 
+    def params_not_sent(self, action: Action) -> Collection[str]:
+        return {"unsubscribe"}  # whether a message that may have a link to unsubscribe gets one
+
     def provider(self):
         return sandbox_provider("email")
 
 
 class TestHttp(ConnectorConformance):
     connector = load_connector("http")
+    one_account = False
     url = ""
 
     def environ(self, url: str) -> Mapping[str, str]:
@@ -176,6 +195,9 @@ class TestHttp(ConnectorConformance):
     def params(self, action: Action) -> Mapping[str, Any]:
         return {"url": f"{self.url}/heppu"}
 
+    def params_not_sent(self, action: Action) -> Collection[str]:
+        return {"url"}  # the receiver
+
     @contextmanager
     def provider(self) -> Iterator[WebhookReceiver]:
         with StubServer() as service:
@@ -187,6 +209,15 @@ class TestHttp(ConnectorConformance):
 
 class TestHubspot(ConnectorConformance):
     connector = load_connector("hubspot")
+
+    def params_not_sent(self, action: Action) -> Collection[str]:
+        # The fake provider has the contact. Names of outcomes, pipelines and stages become IDs. Texts have no subject.
+        own = {
+            "log_call": {"disposition"},
+            "create_ticket": {"pipeline", "stage"},
+            "log_message": {"subject"},
+        }
+        return {"new_contact"} | own.get(action.name, set())
 
     def environ(self, url: str) -> Mapping[str, str]:
         return {"HUBSPOT_ACCESS_TOKEN": "pat-na1-secret-token", "HUBSPOT_URL": url}
@@ -203,6 +234,15 @@ class TestHubspot(ConnectorConformance):
 
 class TestSalesforce(ConnectorConformance):
     connector = load_connector("salesforce")
+
+    def params_not_sent(self, action: Action) -> Collection[str]:
+        # The fake provider has the contact, and its Tasks lack fields and choices of the examples.
+        own = {
+            "log_call": {"call_type", "status", "properties"},
+            "log_chat": {"properties"},
+            "upsert_contact": {"last_name"},
+        }
+        return {"new_contact"} | own.get(action.name, set())
 
     def environ(self, url: str) -> Mapping[str, str]:
         return {
