@@ -190,8 +190,8 @@ class Settings(EnvironmentModel):
     """Encrypts unsubscribe links and hashes the opt-outs of erased contacts. To change it, put the new value before the
     old one, separated by a comma: links in emails already sent, and opt-outs already hashed, need the old one."""
     bridge_encryption_keys: Secrets = ()
-    """Encrypts the bodies of events, their traces and the details of conversations in the database. To change it, put the
-    new value before the old one, separated by a comma, then run `bridge db reencrypt`."""
+    """Encrypts the bodies of events, their traces and the details of conversations in the database. To change it, put
+    the new value before the old one, separated by a comma, then run `bridge db reencrypt`."""
     bridge_default_country: Country | None = None
     """Country whose national phone numbers are understood, as ISO 3166 code (`US`). If not set, numbers need a `+`."""
     bridge_recipient_allowlist: Recipients = ()

@@ -71,7 +71,7 @@ def _body_may_contain(database: Database, table: str, address: str) -> ColumnEle
         *(
             text(search.format(table, f"needle{index}")).bindparams(**{f"needle{index}": form.encode()})
             for index, form in enumerate(forms)
-        )
+        ),
     )
 
 

@@ -64,7 +64,7 @@ class Database:
         self.dropped_fields = DroppedFields(drop_fields) if drop_fields else None
         """Removes the fields of events that are never stored (BRIDGE_DROP_FIELDS)."""
         self.has_deleted_events: bool | None = None
-        """Whether events were deleted, whose duplicates have to be recognized (BRIDGE_DELETE_AFTER). None: not known."""
+        """Whether events were deleted whose duplicates have to be recognized (BRIDGE_DELETE_AFTER); None: not known."""
         self.url = _driver_url(url)
         self.is_sqlite = self.url.startswith("sqlite")
         self.engine = _engine(self.url, pool_size)

@@ -39,7 +39,7 @@ class CachedStats:
 
 
 def writability(database: Database) -> Callable[[], Awaitable[bool]]:
-    """Return a function that says whether a write has succeeded within the last second; if there was none, it writes."""
+    """Return a function that says whether a write has succeeded within the last second; if none has, it writes."""
     health = database.write_health
     write = SharedCall(partial(check_write, database))
 

@@ -13,9 +13,9 @@ from bridge.cli.bootstrap import Role, Service, build_service
 from bridge.clock import Clock
 from bridge.sandbox import RunningSandbox, start_sandbox
 from bridge.signing import read_event
+from bridge.store.delivery_list import DeliveryFilter, list_deliveries
 from bridge.store.ingest import IncomingEvent, store_events
 from bridge.store.possible_duplicates import list_possible_duplicates
-from bridge.store.delivery_list import DeliveryFilter, list_deliveries
 from bridge.store.queries import list_events
 from bridge.testing import event
 from tests.acceptance.service_process import eventually

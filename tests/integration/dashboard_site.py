@@ -154,7 +154,8 @@ def running_site(
         rules,
         CachedStats(database),
         erase_keys=[key.encode() for key in keys],
-        trial=trial, accounts=accounts,
+        trial=trial,
+        accounts=accounts,
     )
     app = create_app(
         database,

@@ -35,9 +35,9 @@ from bridge.store import schema
 from bridge.store.claim import Capacity, claim
 from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.database import Database
+from bridge.store.delivery_list import list_deliveries
 from bridge.store.ingest import IncomingEvent, store_events
 from bridge.store.policy_inputs import PolicyConfig
-from bridge.store.delivery_list import list_deliveries
 from bridge.store.queries import list_events, show_delivery, stored_event
 from bridge.store.results import AttemptResult, find_expired_leases, record_results
 from bridge.store.routing import delivery_row

@@ -80,7 +80,8 @@ def fill(site: Site) -> PopulatedSite:
         "/search?q=bartholom",
         "/rules", f"/rules/{rule}", f"/rules/{rule}/cancel", "/rules/try", "/rules/versions",
         f"/rules/versions/{site.rules.current.hash}",
-        "/connections", "/connections/desk", "/rejected", "/rejected/all", *(f"/rejected/{one}" for one in rejected[:2]),
+        "/connections", "/connections/desk", "/rejected", "/rejected/all",
+        *(f"/rejected/{one}" for one in rejected[:2]),
         "/audit", "/status", "/settings", "/stop", "/start",
         "/nothing-here", "/events?limit=x",
     ]  # fmt: skip

@@ -26,6 +26,7 @@ from bridge.policy.alert_groups import ALERT_INTERVAL, AlertGroup
 from bridge.rules.model import PlannedDelivery
 from bridge.store.connections import resume
 from bridge.store.database import Database
+from bridge.store.delivery_list import list_deliveries
 from bridge.store.follow_ups import (
     follow_up_alert_groups,
     follow_up_deliveries,
@@ -33,7 +34,6 @@ from bridge.store.follow_ups import (
     has_pending_follow_ups,
 )
 from bridge.store.operator_actions import retry
-from bridge.store.delivery_list import list_deliveries
 from bridge.worker.router import Router
 from tests.integration.engine import Engine
 

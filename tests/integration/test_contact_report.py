@@ -14,9 +14,9 @@ from bridge.rules.route import route
 from bridge.store.contact_report import ContactReport, report_contact
 from bridge.store.contact_rows import deliveries_of, events_of, narrow, stored_addresses
 from bridge.store.database import Database
+from bridge.store.delivery_list import DeliveryFilter, list_deliveries
 from bridge.store.ingest import RejectedRequest, record_rejected_request
 from bridge.store.opt_outs import OptOutChange, save_opt_out
-from bridge.store.delivery_list import DeliveryFilter, list_deliveries
 from bridge.store.queries import list_events
 from bridge.store.routing import route_unrouted
 from tests.integration.engine import Engine
@@ -164,9 +164,7 @@ def test_lists_can_be_limited_to_a_contact(engine: Engine) -> None:
         assert [item["id"] for item in list_events(database, contact=addresses).items] == [mine]
         deliveries = list_deliveries(database, DeliveryFilter(contact=addresses), limit=1)
         assert {item["event_id"] for item in deliveries.items} == {mine}
-        rest = list_deliveries(
-            database, DeliveryFilter(contact=addresses), cursor=deliveries.next_cursor
-        )
+        rest = list_deliveries(database, DeliveryFilter(contact=addresses), cursor=deliveries.next_cursor)
         assert [item["rule"] for item in (*deliveries.items, *rest.items)] == ["second", "text"]
         assert list_deliveries(database, DeliveryFilter(contact=addresses, rule="text")).items == rest.items
 

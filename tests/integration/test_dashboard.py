@@ -435,7 +435,8 @@ def hostile_pages(site: Site, clock: Clock) -> list[str]:
         f"/events?type={quoted}", f"/events/{quoted}",
         f"/events/{event}/replay", "/events/replay?since=1h", "/events/replay?since=1h&force=yes",
         f"/events/replay?type={quoted}", "/deliveries/confirm?action=retry-all&state=failed",
-        f"/deliveries/confirm?action=cancel&id={named}&id={quoted}", f"/deliveries/confirm?action=retry-all&rule={quoted}",
+        f"/deliveries/confirm?action=cancel&id={named}&id={quoted}",
+        f"/deliveries/confirm?action=retry-all&rule={quoted}",
         f"/deliveries?state={quoted}", f"/deliveries?{quoted}=1", f"/login?next={quoted}",
     ]  # fmt: skip
 

@@ -23,10 +23,10 @@ from bridge.lifecycle import PauseCause
 from bridge.rules.model import PlannedDelivery
 from bridge.store.connections import all_connections, pause_columns
 from bridge.store.database import EVENTS_TOPIC, Database
+from bridge.store.delivery_list import list_deliveries
 from bridge.store.delivery_status import apply_callback
 from bridge.store.follow_ups import follow_up_deliveries, follow_up_pauses
 from bridge.store.operator_actions import resolve
-from bridge.store.delivery_list import list_deliveries
 from bridge.store.results import record_results
 from bridge.store.schema import connections
 from bridge.store.timeline import timeline

@@ -90,7 +90,8 @@ class Server:
     def rejected(self, reason: str) -> float:
         """Return how many requests were rejected for this reason."""
         return (
-            self.metrics.web.registry.get_sample_value("bridge_rejected_requests_total", {"reason": reason}) or 0
+            self.metrics.web.registry.get_sample_value("bridge_rejected_requests_total", {"reason": reason})
+            or 0
         )
 
 

@@ -134,6 +134,6 @@ def test_address_that_others_reach_needs_a_token() -> None:
 
 
 def test_used_port_names_its_setting() -> None:
-    with listen("127.0.0.1", 0, "BRIDGE_METRICS_PORT") as listener:
-        with pytest.raises(ConfigError, match="choose another address with BRIDGE_METRICS_PORT"):
-            listen("127.0.0.1", listener.getsockname()[1], "BRIDGE_METRICS_PORT")
+    refused = pytest.raises(ConfigError, match="choose another address with BRIDGE_METRICS_PORT")
+    with listen("127.0.0.1", 0, "BRIDGE_METRICS_PORT") as listener, refused:
+        listen("127.0.0.1", listener.getsockname()[1], "BRIDGE_METRICS_PORT")

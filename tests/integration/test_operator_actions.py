@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from bridge.connector import Success
 from bridge.connector.discovery import Registry
 from bridge.errors import ConfigError, OutcomeUnknown, PermanentError, TransientError
 from bridge.events import Event

@@ -92,7 +92,9 @@ def test_call_that_never_started_is_not_looked_up(sqlite_url: str, monkeypatch: 
 
 def test_unreadable_result_is_an_unknown_outcome(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     invalid: Any = Success()
-    object.__setattr__(invalid, "detail", None)  # as after a bug in the bridge: `Success` checks what it is given
+    object.__setattr__(
+        invalid, "detail", None
+    )  # as after a bug in the bridge: `Success` checks what it is given
     monkeypatch.setattr(AttemptRunner, "run", lambda _, __, call, ___: [invalid] * len(call))
     delivery_id = engine.deliver("send")
     worker = worker_on(engine)

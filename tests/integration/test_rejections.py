@@ -59,7 +59,9 @@ class Service:
             return client.recv(4096)
 
     def rejected(self, reason: str) -> float:
-        value = self.metrics.web.registry.get_sample_value("bridge_rejected_requests_total", {"reason": reason})
+        value = self.metrics.web.registry.get_sample_value(
+            "bridge_rejected_requests_total", {"reason": reason}
+        )
         return value or 0
 
 

@@ -7,9 +7,9 @@ import pytest
 from bridge.errors import PermanentError
 from bridge.rules.model import MessagingPolicy
 from bridge.store.database import Database
+from bridge.store.delivery_list import DeliveryFilter, list_deliveries
 from bridge.store.opt_outs import OptOutChange, save_opt_out
 from bridge.store.policy_inputs import PolicyConfig
-from bridge.store.delivery_list import DeliveryFilter, list_deliveries
 from bridge.store.queries import REASONS
 from tests.integration.engine import NO_QUIET, Engine
 

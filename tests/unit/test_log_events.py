@@ -55,5 +55,5 @@ def test_log_level_applies_to_the_bridge_and_to_libraries(level: str, expected: 
 def test_invalid_log_level_names_the_valid_ones() -> None:
     from bridge.errors import ConfigError
 
-    with pytest.raises(ConfigError, match="BRIDGE_LOG_LEVEL.*debug"):
+    with pytest.raises(ConfigError, match=r"BRIDGE_LOG_LEVEL.*debug"):
         Settings.load({"BRIDGE_LOG_LEVEL": "verbose"})

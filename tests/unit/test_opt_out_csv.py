@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.store.opt_out_csv import MAX_LINE, ImportedLine, read_opt_outs, write_opt_outs
 from bridge.errors import ConfigError
+from bridge.store.opt_out_csv import MAX_LINE, ImportedLine, read_opt_outs, write_opt_outs
 
 PHONE = "+14155550123"
 PHONE_CHANNELS = ("sms", "whatsapp", "call")

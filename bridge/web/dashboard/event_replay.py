@@ -88,7 +88,9 @@ def _replay_one(service: AdminService, request: Request, fields: Form) -> Respon
     path = f"events/{result.id}"
     if result.skipped:
         return refused(
-            request, path, "replayed_meanwhile" if "been replayed" in result.skipped else "replay_not_possible"
+            request,
+            path,
+            "replayed_meanwhile" if "been replayed" in result.skipped else "replay_not_possible",
         )
     return done(request, path, "replayed")
 

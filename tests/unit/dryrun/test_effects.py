@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from bridge.dryrun.effects import effects_of_replay
-from bridge.policy.effects import Effects
 from bridge.policy import IdempotencyRecord, PolicyInputs
+from bridge.policy.effects import Effects
 from bridge.rules.counting import no_history
 from tests.unit.rules.helpers import NOW, event_of, rules_of
 

@@ -61,6 +61,10 @@ def upgrade() -> None:
         postgresql_where=finished,
     )
     op.add_column("connections", sa.Column("pause_scope", sa.Text()))
-    for name, kind in (("quota_used", sa.Integer), ("quota_limit", sa.Integer), ("quota_seen_at", sa.BigInteger)):
+    for name, kind in (
+        ("quota_used", sa.Integer),
+        ("quota_limit", sa.Integer),
+        ("quota_seen_at", sa.BigInteger),
+    ):
         op.add_column("connections", sa.Column(name, kind()))
     op.add_column("attempts", sa.Column("repeats", sa.Integer(), nullable=False, server_default=sa.text("0")))
