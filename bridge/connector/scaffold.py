@@ -15,27 +15,20 @@ _CONNECTOR = Template('''\
 
 from __future__ import annotations
 
-from typing import Any
-
-import httpx
 from pydantic import SecretStr
 
 from bridge.connector import (
     Connector,
     ConnectorSettings,
     Context,
+    JsonApi,
     Limits,
     Params,
     ProviderUrl,
     Success,
-    failure_from_exception,
-    failure_from_status,
-    http_client,
     param,
-    parse_retry_after,
     per_event,
 )
-from bridge.errors import DeliveryError, OutcomeUnknown
 
 
 class Settings(ConnectorSettings):
@@ -47,62 +40,21 @@ class Settings(ConnectorSettings):
     """API token of the account."""
 
 
+# JsonApi keeps every request within the attempt's deadline, and knows what each failure proves.
 connector = Connector(
     "$name",
     settings=Settings,
     limits=Limits(per_second=5, concurrency=4),
     description="Opens tickets in $title.",
+    build_client=lambda settings: JsonApi("$title", settings.url, bearer=settings.token),
 )
 
 
-class Api:
-    """The $title API. `http_client` keeps every request within the attempt's deadline and follows no redirects."""
-
-    def __init__(self, settings: Settings) -> None:
-        token = settings.token.get_secret_value()
-        self._http = http_client(base_url=settings.url, headers={"Authorization": f"Bearer {token}"})
-
-    def request(self, method: str, path: str, **content: Any) -> Any:
-        """Return the JSON of a successful response. Raise DeliveryError for any other response."""
-        response = self._http.request(method, path, **content)
-        if response.is_success:
-            return _json(response)
-        # Never put the provider's message into an error: it may repeat the request, including personal data.
-        raise failure_from_status(
-            response.status_code,
-            f"$title returned {response.status_code}",
-            parse_retry_after(response.headers.get("Retry-After")),
-        )
-
-    def close(self) -> None:
-        """Close the HTTP connections."""
-        self._http.close()
-
-
-def _json(response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except ValueError:
-        raise OutcomeUnknown("the response is not valid JSON", reason="server_error") from None
-
-
-@connector.client
-def client(settings: Settings) -> Api:
-    """Return the client; called once per connection."""
-    return Api(settings)
-
-
 @connector.check
-def check(api: Api) -> str:
+def check(api: JsonApi) -> str:
     """Authenticate and return what was verified. Writes nothing."""
-    api.request("GET", "/me")
+    api.read("/me")
     return "authenticated"
-
-
-@connector.classify_error
-def classify_error(error: Exception) -> DeliveryError | None:
-    """Classify an exception. None means that it is unexpected; the bridge reports it as a bug."""
-    return failure_from_exception(error)
 
 
 class Ticket(Params):
@@ -114,23 +66,18 @@ class Ticket(Params):
 
 
 @connector.action(idempotency=per_event, dedupe_by="title")
-def open_ticket(api: Api, ticket: Ticket, context: Context) -> Success:
+def open_ticket(api: JsonApi, ticket: Ticket, context: Context) -> Success:
     """Open a ticket."""
     body = ticket.model_dump() | {"reference": context.idempotency_token}
-    response = api.request("POST", "/tickets", json=body)
-    if not isinstance(response, dict) or "id" not in response:
-        raise OutcomeUnknown("the response contains no ticket ID", reason="server_error")
-    return Success(id=str(response["id"]))
+    return Success(id=str(api.write("POST", "/tickets", json=body, holds="id")))
 
 
 @open_ticket.lookup
-def find_ticket(api: Api, ticket: Ticket, context: Context) -> Success | None:
+def find_ticket(api: JsonApi, ticket: Ticket, context: Context) -> Success | None:
     """Return the ticket that an attempt with unknown outcome created. None is proof that it created none."""
     del ticket
-    response = api.request("GET", "/tickets", params={"reference": context.idempotency_token})
-    if not isinstance(response, dict) or not isinstance(response.get("tickets"), list):
-        raise OutcomeUnknown("the response contains no list of tickets", reason="server_error")
-    return next((Success(id=str(match["id"])) for match in response["tickets"]), None)
+    tickets = api.read("/tickets", query={"reference": context.idempotency_token}, holds="tickets", kind=list)
+    return next((Success(id=str(match["id"])) for match in tickets), None)
 ''')
 
 _TEST = Template('''\

@@ -39,7 +39,7 @@ from bridge.errors import (
     RateLimited,
     TransientError,
 )
-from bridge.testing import Received, Reply, StubServer, connect
+from bridge.testing import Received, Reply, StubServer, conformance_errors, connect
 from bridge.testing.wire import HOSTILE_RESPONSES
 
 PERSONAL = "ines@okafor.example"
@@ -447,6 +447,7 @@ def test_connector_of_a_json_api_needs_no_client_and_no_classification(server: S
     server.answer("GET", "/me", Reply(200, {"name": "Harbor Light"}))
     server.answer("POST", "/tickets", Reply(201, {"id": 17}))
     environ = {"DESK_URL": server.url, "DESK_TOKEN": "desk-secret"}
+    assert conformance_errors(desk()) == []
     with connect(desk(), environ) as connected:
         assert connected.check() == "authenticated for Harbor Light"
         assert connected.run("open_ticket", {"subject": "A call failed"}).id == "17"
