@@ -17,6 +17,7 @@ from contextlib import chdir, contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 from unittest.mock import patch
 
@@ -25,6 +26,7 @@ from typer.testing import CliRunner
 
 from bridge.cli import app, output
 from bridge.errors import BridgeError
+from tests.acceptance.forked_command import ForkedCommand, forked_command
 
 BRIDGE = str(Path(sys.executable).with_name("bridge"))
 SECRET = "whsec_acceptance"
@@ -64,7 +66,7 @@ def run_command(
     Services run in a separate process, because they configure the logging and the signals of their process.
     """
     if arguments[0] in SERVICES:
-        return run_process(folder, environ, *arguments, stdin=stdin)
+        return _run_forked(folder, {"BRIDGE_PORT": "0"} | dict(environ), *arguments)
     for console in (output.console, output.errors):
         console.cache_clear()  # its width depends on the environment
     errors = StringIO()
@@ -78,6 +80,16 @@ def run_command(
     return subprocess.CompletedProcess(
         arguments, result.exit_code, result.stdout, result.stderr + errors.getvalue()
     )
+
+
+def _run_forked(
+    folder: Path, environ: Mapping[str, str], *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    with TemporaryDirectory() as outputs:
+        out, err = Path(outputs, "out"), Path(outputs, "err")
+        with forked_command(folder, environ, *arguments, out=out, err=err) as process:
+            code = process.wait(120)
+        return subprocess.CompletedProcess(arguments, code, out.read_text("utf-8"), err.read_text("utf-8"))
 
 
 def run_process(
@@ -114,7 +126,7 @@ class ServiceProcess:
     url: str
     folder: Path
     environ: dict[str, str]
-    process: subprocess.Popen[bytes]
+    process: ForkedCommand
     log: Path = field(default_factory=Path)
 
     def post(self, body: dict[str, Any] | bytes) -> httpx.Response:
@@ -169,10 +181,7 @@ def running_service(
     }  # fmt: skip
     environ = clean_environment(**basics | providers | variables)
     log = folder / "serve.log"
-    with (
-        log.open("ab") as log_file,
-        bridge_process(folder, environ, "serve", *options, stdout=log_file, stderr=log_file) as process,
-    ):
+    with forked_command(folder, environ, "serve", *options, out=log, err=log) as process:
         running = ServiceProcess(f"http://127.0.0.1:{port}", folder, environ, process, log)
         assert eventually(lambda: process.poll() is not None or _ready(running.url)), log.read_text()
         assert process.poll() is None, log.read_text()
