@@ -115,7 +115,7 @@ class JsonApi:
     ) -> Any:
         """Return what `read` returns; None if the provider has no such record.
 
-        Only a 404 or 410 with a JSON object proves that: a proxy and a wrong URL answer 404 as well.
+        Only a 404 or 410 with a JSON object that is not empty proves that: a proxy and a wrong URL answer 404 as well.
         """
         try:
             response, name = self._send("GET", path, ids, query=query)
@@ -280,7 +280,7 @@ class JsonApi:
                 {key: value for key, value in (query or {}).items() if value is not None}
             )
         except (ValueError, httpx.InvalidURL):  # the message would quote the value
-            raise PermanentError(f"a value in the query of {path} is too long, or no valid text") from None
+            raise PermanentError(f"a value in the query of {path} is too long, or is not valid text") from None
 
     def _exchange(self, request: httpx.Request, *, writes: bool = False) -> httpx.Response:
         try:
