@@ -20,7 +20,7 @@ from bridge.errors import AccountError, DeliveryError, OutcomeUnknown, Permanent
 from bridge.testing.deadline_tests import DeadlineTests
 from bridge.testing.definition import conformance_errors
 from bridge.testing.lookup_tests import LookupTests
-from bridge.testing.response_tests import NO_SUCCESS, REJECTED, UNKNOWN, ResponseTests
+from bridge.testing.response_tests import ResponseTests
 from bridge.testing.secrecy_tests import SecrecyTests
 from bridge.testing.side_effect_tests import SideEffectTests
 from bridge.testing.stub_server import Reply
@@ -51,7 +51,7 @@ class ConnectorConformance(ResponseTests, DeadlineTests, SecrecyTests, LookupTes
 
     def test_error_is_never_read_as_no_opt_out_flags(self) -> None:
         wrong = {}
-        for status in (401, *REJECTED, *UNKNOWN, *NO_SUCCESS, 429):
+        for status in (200, 204, 302, 400, 401, 403, 404, 422, 429, 500, 503):
             body = (
                 None if status in (204, 304) else {"error": "no"} if status >= 400 else "<html>Log in</html>"
             )

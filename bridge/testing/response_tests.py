@@ -22,13 +22,13 @@ from bridge.testing.connection import connect
 from bridge.testing.stub_server import Reply, StubServer
 from bridge.testing.suite_base import Attempt, SuiteBase, listing
 
-REJECTED = (400, 402, 403, 404, 405, 406, 409, 410, 411, 413, 415, 422, 451)
+REJECTED = (400, 402, 403, 404, 409, 410, 413, 415, 422, 451)
 """The provider rejected the request: nothing happened."""
 MAY_SUCCEED_LATER = (402, 403, 409)
 """Of these, some providers say so about a quota, a daily limit or a lock."""
-UNKNOWN = (408, 500, 501, 502, 503, 504, 520, 529)
+UNKNOWN = (408, 500, 502, 503, 529)
 """The request may have taken effect before this status was returned."""
-NO_SUCCESS = (200, 201, 202, 204, 206, 301, 302, 304, 307)
+NO_SUCCESS = (200, 201, 202, 204, 206, 302, 304, 307)
 """Not a success if the body is not the provider's: from a proxy, a captive portal, a moved site."""
 FOREIGN_PAGE = "<html>Please log in to the hotel's network</html>"
 _REDIRECTED = "/moved-to-another-site"
@@ -38,7 +38,7 @@ def error_reply(status: int, url: str) -> Reply:
     """Return a response with this status that is not the provider's confirmation."""
     if status >= 400:
         return Reply(status, {"error": "no"})
-    headers = {"Location": url + _REDIRECTED} if status in (301, 302, 307) else {}
+    headers = {"Location": url + _REDIRECTED} if status in (302, 307) else {}
     return Reply(status, None if status in (204, 304) else FOREIGN_PAGE, headers)
 
 
