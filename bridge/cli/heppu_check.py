@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from bridge.cli.heppu_webhooks import heppu_api
 from bridge.clock import format_timestamp, parse_timestamp
+from bridge.connector.egress import is_loopback
 from bridge.errors import BridgeError, ConfigError
 from bridge.rules.event_uses import event_uses
 from bridge.rules.model import Rules
@@ -57,6 +58,8 @@ def check_heppu(rules: Rules, public_url: str | None) -> HeppuCheck:
     """List the webhooks at Heppu and compare them with what the rules need."""
     if public_url is None:
         return HeppuCheck(skipped="set BRIDGE_PUBLIC_URL to the public URL of this service")
+    if is_loopback(urlsplit(public_url).hostname or ""):
+        return HeppuCheck(skipped=f"Heppu cannot reach {public_url}; a tunnel provides a public HTTPS URL")
     try:
         with heppu_api() as (api, _):
             webhooks = api.list_webhooks()
