@@ -280,7 +280,9 @@ class JsonApi:
                 {key: value for key, value in (query or {}).items() if value is not None}
             )
         except (ValueError, httpx.InvalidURL):  # the message would quote the value
-            raise PermanentError(f"a value in the query of {path} is too long, or is not valid text") from None
+            raise PermanentError(
+                f"a value in the query of {path} is too long, or is not valid text"
+            ) from None
 
     def _exchange(self, request: httpx.Request, *, writes: bool = False) -> httpx.Response:
         try:
