@@ -20,7 +20,7 @@ from bridge.errors import (
 )
 from bridge.testing.connection import connect
 from bridge.testing.stub_server import Reply, StubServer
-from bridge.testing.suite_base import Attempt, SuiteBase, listing
+from bridge.testing.suite_base import ObservedAttempt, SuiteBase, listing
 
 REJECTED = (400, 402, 403, 404, 409, 410, 413, 415, 422, 451)
 """The provider rejected the request: nothing happened."""
@@ -162,13 +162,13 @@ class ResponseTests(SuiteBase):
                             "counted; use http_client(), or call count_request() before each"
                         )
 
-    def _answers(self, action: Action, statuses: tuple[int, ...]) -> dict[int, Attempt]:
+    def _answers(self, action: Action, statuses: tuple[int, ...]) -> dict[int, ObservedAttempt]:
         """Return the attempt at which all requests were answered with a status, for each of these statuses."""
         self._needs_http()
         answers = self._once("answers", action, lambda: self._try_statuses(action))
         return {status: answers[status] for status in statuses}
 
-    def _try_statuses(self, action: Action) -> dict[int, Attempt]:
+    def _try_statuses(self, action: Action) -> dict[int, ObservedAttempt]:
         answers = {}
         with StubServer() as server:
             self.prepare(server)
@@ -177,7 +177,7 @@ class ResponseTests(SuiteBase):
                 server.requests.clear()
                 with connect(self.connector, self.environ(server.url)) as connected:
                     outcome = self._attempt(connected, action)
-                answers[status] = Attempt(outcome, list(server.requests))
+                answers[status] = ObservedAttempt(outcome, list(server.requests))
                 if not server.requests:
                     self._fail(f"{action.full_name}: the action did not send a request")
         return answers

@@ -145,14 +145,14 @@ def _logged(connector: Connector, *, debug: bool) -> Iterator[tuple[list[str], l
     debug_log: list[str] = []
     folders = _folders(connector)
 
-    class Handler(logging.Handler):
+    class LogCollector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if record.levelno >= logging.INFO:
                 log.append(record.getMessage())
             elif Path(record.pathname).parent in folders:
                 debug_log.append(record.getMessage())
 
-    root, handler = logging.getLogger(), Handler()
+    root, handler = logging.getLogger(), LogCollector()
     level = root.level
     root.addHandler(handler)
     root.setLevel(logging.DEBUG if debug else logging.INFO)

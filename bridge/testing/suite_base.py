@@ -50,7 +50,7 @@ class FakeProvider(Protocol):
 
 
 @dataclass(frozen=True)
-class Attempt:
+class ObservedAttempt:
     """The outcome of one attempt, and the requests that it sent."""
 
     outcome: Success | DeliveryError

@@ -168,7 +168,8 @@ def test_operator_stops_and_resumes_all_sending(page: Chromium, site: Site) -> N
     assert page.url == f"{site.url}/?done=stopped"
     assert "Sending was stopped." in page.text
     page.open(f"{site.url}/events")
-    assert "by dashboard: wrong text in the morning message" in page.text
+    assert "have been stopped by dashboard since" in page.text
+    assert "wrong text in the morning message" in page.text
     page.click(".status-line a")
     assert "Send all 1" in page.text
     page.click("main button.primary")
