@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import resource
 import signal
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -150,6 +152,10 @@ def test_full_disk_rejects_events_until_space_is_free(
             deployment.kill(process)
             ballast.unlink()
             deployment.restart(process).ready()
+            with closing(sqlite3.connect(small_disk / "bridge.db", timeout=20)) as conn:
+                conn.execute(
+                    "PRAGMA wal_checkpoint(TRUNCATE)"
+                )  # a log that keeps its size has room for events
             fill(ballast)
             deployment.heppu.send(call_events(25), per_second=20)
             rejected = deployment.heppu.responses[503]
