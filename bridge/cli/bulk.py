@@ -42,12 +42,12 @@ class Criteria:
 
     @property
     def is_rule_alone(self) -> bool:
-        """Whether the rule is the only criterion."""
+        """True if the rule is the only criterion."""
         return [name for name, value in vars(self).items() if value] == ["rule"]
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no criterion."""
+        """True if the filter has no criterion."""
         return not any(vars(self).values())
 
     def filter(self, country: str | None) -> DeliveryFilter:

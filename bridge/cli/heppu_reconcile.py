@@ -46,7 +46,7 @@ GRACE: Final = timedelta(minutes=2)
 RETRIES: Final = timedelta(minutes=81)
 """How long Heppu may try to deliver a webhook."""
 MARGIN: Final = timedelta(minutes=15)
-"""How far the time of an event may be from the end of its call: clocks differ, and the list has no time of the end."""
+"""How far the time of an event may be from the end of its call. Clocks differ, and Heppu lists no end times."""
 MAX_WAIT: Final = 60.0
 """Seconds to wait if Heppu limits the rate of requests."""
 MAX_ATTEMPTS: Final = 4
@@ -96,7 +96,7 @@ class ReconcileReport:
     """Finished calls that were compared."""
     missed: list[MissedCall] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
-    """Why calls were not compared -> their number."""
+    """Number of calls that were not compared, by reason."""
     notes: list[str] = field(default_factory=list)
 
     @property

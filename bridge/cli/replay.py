@@ -70,7 +70,7 @@ class EventOptions:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no criterion."""
+        """True if the filter has no criterion."""
         return not any(vars(self).values())
 
     def criteria(self) -> EventCriteria:

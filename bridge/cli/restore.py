@@ -37,7 +37,7 @@ class Restored:
     revision: str
     """The revision of the database, which has been migrated."""
     replaced: Path | None
-    """Where the replaced database is; None if there was none."""
+    """The file that the replaced database was moved to; None if there was no database."""
 
 
 def require_sqlite(settings: Settings, command: str) -> Path:

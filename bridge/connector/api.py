@@ -189,7 +189,7 @@ class Connector:
     limits: Limits = field(default_factory=Limits)
     description: str = ""
     build_client: Callable[[Any], Any] | None = None
-    """What `@connector.client` decorates. Actions get the settings if it is None."""
+    """The function that `@connector.client` decorates. If it is None, actions get the settings instead of a client."""
     actions: dict[str, Action] = field(default_factory=dict, init=False)
     callbacks: dict[str, Callback] = field(default_factory=dict, init=False)
     run_check: Callable[..., str] | None = field(default=None, init=False)
