@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr
 
 from bridge.connector import (
     Connector,
+    ConnectorGroup,
     ConnectorSettings,
     Context,
     Email,
@@ -60,6 +61,7 @@ connector = Connector(
     settings=Settings,
     limits=Limits(per_second=5, concurrency=4),
     description="Schedules calls from Heppu's voice agents to contacts, and reads the details of conversations.",
+    group=ConnectorGroup.CUSTOMER_MESSAGES,
 )
 
 

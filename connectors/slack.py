@@ -12,6 +12,7 @@ from pydantic import AfterValidator, SecretStr
 
 from bridge.connector import (
     Connector,
+    ConnectorGroup,
     ConnectorSettings,
     Context,
     Limits,
@@ -89,6 +90,7 @@ connector = Connector(
     settings=Settings,
     limits=Limits(per_second=1, concurrency=2),
     description="Posts messages to a channel of the team's Slack.",
+    group=ConnectorGroup.TEAM_MESSAGES,
 )
 
 

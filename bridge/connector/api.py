@@ -83,6 +83,16 @@ class SerializeBy(StrEnum):
     NONE = "none"
 
 
+class ConnectorGroup(StrEnum):
+    """What a connector is for. `bridge connectors` lists connectors by group, in this order."""
+
+    CRM = "CRM"
+    CUSTOMER_MESSAGES = "Messages to customers"
+    TEAM_MESSAGES = "Messages to the team"
+    HELP_DESK = "Help desk"
+    OTHER = "Other"
+
+
 @dataclass(frozen=True)
 class Limits:
     """The load that a connection may put on its provider."""
@@ -188,6 +198,7 @@ class Connector:
     settings: type[ConnectorSettings]
     limits: Limits = field(default_factory=Limits)
     description: str = ""
+    group: ConnectorGroup = ConnectorGroup.OTHER
     build_client: Callable[[Any], Any] | None = None
     """The function that `@connector.client` decorates. If it is None, actions get the settings instead of a client."""
     actions: dict[str, Action] = field(default_factory=dict, init=False)

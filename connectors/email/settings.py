@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, Field, SecretStr, model_validato
 
 from bridge.connector import (
     Connector,
+    ConnectorGroup,
     ConnectorSettings,
     Email,
     Limits,
@@ -187,4 +188,5 @@ connector = Connector(
     settings=Settings,
     limits=Limits(per_second=5, concurrency=4, timeout=25),
     description="Sends email over SMTP, one message to one recipient, or to several colleagues.",
+    group=ConnectorGroup.CUSTOMER_MESSAGES,
 )

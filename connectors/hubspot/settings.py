@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from bridge.connector import Connector, ConnectorSettings, Limits, ProviderUrl
+from bridge.connector import Connector, ConnectorGroup, ConnectorSettings, Limits, ProviderUrl
 
 KEYS_PAGE = "Development > Keys > Service keys"
 """Where an administrator creates a service key and adds scopes to it. Private apps can no longer be created."""
@@ -47,4 +47,5 @@ connector = Connector(
     settings=Settings,
     limits=Limits(per_second=9, concurrency=4, timeout=25),
     description="Logs calls, chats and messages on contacts; writes contacts, tickets and tasks.",
+    group=ConnectorGroup.CRM,
 )

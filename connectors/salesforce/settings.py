@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from bridge.connector import Connector, ConnectorSettings, Limits, SecretFile
+from bridge.connector import Connector, ConnectorGroup, ConnectorSettings, Limits, SecretFile
 
 from .my_domain import MyDomainUrl
 
@@ -63,4 +63,5 @@ connector = Connector(
     settings=Settings,
     limits=Limits(concurrency=4, timeout=25),
     description="Logs calls and chats as Tasks; writes contacts, leads and cases.",
+    group=ConnectorGroup.CRM,
 )

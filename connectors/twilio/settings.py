@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from bridge.connector import (
     Connector,
+    ConnectorGroup,
     ConnectorSettings,
     Limits,
     ProviderUrl,
@@ -65,4 +66,5 @@ connector = Connector(
     settings=Settings,
     limits=Limits(per_second=10, concurrency=8),
     description="Sends text messages; status and STOP replies arrive through callbacks.",
+    group=ConnectorGroup.CUSTOMER_MESSAGES,
 )
