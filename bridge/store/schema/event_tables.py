@@ -1,0 +1,137 @@
+"""Schema of incoming events: the events, the rules that routed them, and what else is stored about a request."""
+
+from __future__ import annotations
+
+from sqlalchemy import Boolean, Column, Index, Integer, LargeBinary, Table, Text, text
+
+from bridge.store.schema.columns import Instant, doc, metadata
+from bridge.store.sealing import SealedBytes, SealedText
+
+PHONE_ENDING = " || ".join(f"substr(phone, length(phone) - {place}, 1)" for place in range(4))
+"""The last four digits of a phone number, the last one first."""
+_HAS_ENDING = "phone IS NOT NULL AND routed_at IS NOT NULL"
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Text, primary_key=True, info=doc("Event ID, `evt_...`.")),
+    Column("dedupe_key", Text, nullable=False, unique=True,
+           info=doc("Identifies the event: the signed `webhookId`, otherwise the SHA-256 of the body. A "
+                    "second event with this key is a duplicate.")),
+    Column("fallback_dedupe_key", Text, unique=True,
+           info=doc("Type, conversation and timestamp: recognizes an event that Heppu sends again with "
+                    "a new `webhookId`.")),
+    Column("type", Text, nullable=False, info=doc("Event type, such as `call.no-answer`.")),
+    Column("conversation_id", Text, nullable=False, info=doc("ID of the phone call or chat.")),
+    Column("phone", Text,
+           info=doc("Phone number of the contact, in E.164 format. Null if unknown, pruned or erased.")),
+    Column("email", Text,
+           info=doc("Email address of the contact, in lowercase. Null if unknown, pruned or erased.")),
+    Column("contact_name", Text,
+           info=doc("Words of the contact's name without case and accents, for the search; set when the event is "
+                    "routed. Null if unknown, pruned or erased.")),
+    Column("contact_sort_name", Text,
+           info=doc("The same words with the last one first. Null if the name has one word.")),
+    Column("unreadable", Text,
+           info=doc("Names of the documented fields that had a value when the event was received, but none that "
+                    "could be read, separated by commas. Null: none.")),
+    Column("duplicates", Integer, nullable=False, default=0, server_default=text("0"),
+           info=doc("How often the event was received again, at least.")),
+    Column("occurred_at", Instant, nullable=False,
+           info=doc("When the event happened: the timestamp of the body, but not later than "
+                    "`received_at`.")),
+    Column("received_at", Instant, nullable=False, info=doc("When the bridge received the event.")),
+    Column("body", SealedBytes, info=doc("The body exactly as received. Null once pruned or erased.")),
+    Column("reconciled", Boolean, nullable=False, default=False, server_default=text("false"),
+           info=doc("True if `bridge heppu reconcile` made the event from a call at Heppu, because no webhook had "
+                    "come.")),
+    Column("duplicate_of", Text,
+           info=doc("The event about the same call that was routed instead of this one. Null: none.")),
+    Column("dropped_fields", Text,
+           info=doc("Paths of the fields that the event had and that are never stored, separated by commas "
+                    "(BRIDGE_DROP_FIELDS). Null: none.")),
+    Column("body_sha256", LargeBinary, nullable=False,
+           info=doc("SHA-256 of the body: distinguishes a duplicate from a conflict.")),
+    Column("routed_at", Instant,
+           info=doc("When the rules were evaluated. Null while the event waits to be routed.")),
+    Column("rules_hash", Text, info=doc("The rules that routed the event: `rules.hash`.")),
+    Column("trace", SealedText, info=doc("The evaluation of every rule, as JSON. Null once pruned or erased.")),
+    Index("events_unrouted", "received_at", sqlite_where=text("routed_at IS NULL"),
+          postgresql_where=text("routed_at IS NULL")),
+    # On PostgreSQL, the indexes with text_pattern_ops find prefixes as well, whatever the collation.
+    Index("events_conversation", "conversation_id", postgresql_ops={"conversation_id": "text_pattern_ops"}),
+    # Each index also leads from an address to those that occur with it: `bridge.store.contact_links`.
+    Index("events_phone", "phone", "email", sqlite_where=text("phone IS NOT NULL"),
+          postgresql_where=text("phone IS NOT NULL"), postgresql_ops={"phone": "text_pattern_ops"}),
+    Index("events_email", "email", "phone", sqlite_where=text("email IS NOT NULL"),
+          postgresql_where=text("email IS NOT NULL"), postgresql_ops={"email": "text_pattern_ops"}),
+    Index("events_received", "received_at"),
+    # Routed events only: an event enters the index when it is routed, not while Heppu waits for the response.
+    Index("events_phone_ending", text(f"({PHONE_ENDING})"), "phone", sqlite_where=text(_HAS_ENDING),
+          postgresql_where=text(_HAS_ENDING)),
+    Index("events_contact_name", "contact_name", sqlite_where=text("contact_name IS NOT NULL"),
+          postgresql_where=text("contact_name IS NOT NULL"), postgresql_ops={"contact_name": "text_pattern_ops"}),
+    Index("events_contact_sort_name", "contact_sort_name", sqlite_where=text("contact_sort_name IS NOT NULL"),
+          postgresql_where=text("contact_sort_name IS NOT NULL"),
+          postgresql_ops={"contact_sort_name": "text_pattern_ops"}),
+    Index("events_reconciled", "received_at", sqlite_where=text("reconciled"),
+          postgresql_where=text("reconciled")),
+    Index("events_duplicate_of", "duplicate_of", sqlite_where=text("duplicate_of IS NOT NULL"),
+          postgresql_where=text("duplicate_of IS NOT NULL")),
+    Index("events_unreadable", "id", sqlite_where=text("unreadable IS NOT NULL"),
+          postgresql_where=text("unreadable IS NOT NULL")),
+    info=doc("Accepted webhook events. A row is inserted once and later only marked as routed, pruned or "
+              "erased."),
+)  # fmt: skip
+
+deleted_event_keys = Table(
+    "deleted_event_keys",
+    metadata,
+    Column("key_hash", LargeBinary, primary_key=True,
+           info=doc("The first 16 bytes of the SHA-256 of a `dedupe_key` or `fallback_dedupe_key`.")),
+    info=doc("The keys of deleted events (BRIDGE_DELETE_AFTER): a request with one of them is a duplicate."),
+    sqlite_with_rowid=False,
+)  # fmt: skip
+
+rules = Table(
+    "rules",
+    metadata,
+    Column("hash", Text, primary_key=True, info=doc("SHA-256 of the text.")),
+    Column("text", Text, nullable=False, info=doc("The rules file.")),
+    Column("first_used_at", Instant, nullable=False, info=doc("When these rules first routed an event.")),
+    info=doc("Every rules file that routed an event, by hash, so that a trace can be read "
+              "with its rules."),
+)  # fmt: skip
+
+conversation_details = Table(
+    "conversation_details",
+    metadata,
+    Column("conversation", Text, primary_key=True, info=doc("ID of the phone call or chat.")),
+    Column("event_id", Text, nullable=False, info=doc("The event by which it is found: `events.id`.")),
+    Column("asked_at", Instant, nullable=False, info=doc("When the first delivery started to wait.")),
+    Column("run_at", Instant, info=doc("When Heppu is asked next. Null once it has answered.")),
+    Column("attempts", Integer, nullable=False, info=doc("How often Heppu has been asked since `asked_at`.")),
+    Column("fetched_at", Instant, info=doc("When Heppu has answered.")),
+    Column("value", SealedText, info=doc("The details of the conversation as JSON, with its transcript, for a day.")),
+    Index("conversation_details_due", "run_at", sqlite_where=text("run_at IS NOT NULL"),
+          postgresql_where=text("run_at IS NOT NULL")),
+    info=doc("Conversations whose details deliveries wait for, and the details that Heppu has returned."),
+)  # fmt: skip
+
+rejected_requests = Table(
+    "rejected_requests",
+    metadata,
+    Column("id", Text, primary_key=True, info=doc("ID of the rejected request, `rej_...`.")),
+    Column("received_at", Instant, nullable=False, info=doc("When the request arrived.")),
+    Column("reason", Text, nullable=False,
+           info=doc("Reason why it was rejected, such as `signature_wrong`, `timestamp_off` or `conflict`.")),
+    Column("detail", Text, nullable=False, info=doc("Explanation, for operators.")),
+    Column("status", Integer, nullable=False, info=doc("HTTP status of the response.")),
+    Column("signature_valid", Boolean, nullable=False,
+           info=doc("Whether Heppu signed the request. Only such a request can be accepted later.")),
+    Column("body", SealedBytes, info=doc("The body, if the signature is valid. Null once erased.")),
+    Column("accepted_event_id", Text,
+           info=doc("The event that an operator accepted the request as: `events.id`.")),
+    Index("rejected_requests_received", "received_at"),
+    info=doc("Webhook requests that were not accepted as events, at most 10,000 and for at most 30 days."),
+)  # fmt: skip
