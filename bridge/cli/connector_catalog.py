@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -13,10 +14,11 @@ from bridge.cli.accounts import connections_used_by
 from bridge.cli.bootstrap import registry_for
 from bridge.cli.dry_run import load_file
 from bridge.cli.output import PrintedRecord, Record, Table, as_items, console, echo, render, result_line
-from bridge.connector import Action, Connector, ConnectorSettings
+from bridge.connector import Action, Connector, ConnectorGroup, ConnectorSettings
 from bridge.connector.action_name import ActionName
 from bridge.connector.discovery import Registry
 from bridge.connector.egress import configure_egress
+from bridge.connector.param_types import EMPTY, as_yaml, types_of
 from bridge.connector.params import allows_none, example_of, template_of
 from bridge.errors import ConfigError
 from bridge.settings import Settings, environment
@@ -35,30 +37,20 @@ def _find_connector(registry: Registry, name: str) -> Connector:
 
 
 def list_connectors(as_json: bool) -> None:
-    """Print every connector; a broken one with its error."""
+    """Print every connector by group; a broken one with its error."""
     registry = _registry()
-    items: list[dict[str, Any]] = []
-    for name in registry.names():
-        try:
-            connector = registry.connector(name)
-            items.append(
-                {
-                    "name": name,
-                    "description": connector.description,
-                    "actions": list(connector.actions),
-                    "origin": registry.origin(name),
-                    "error": None,
-                }
-            )
-        except ConfigError as error:
-            origin = registry.origin(name)
-            items.append(
-                {"name": name, "description": "", "actions": [], "origin": origin, "error": str(error)}
-            )
+    groups = [group.value for group in ConnectorGroup]
+    items = [_listed(registry, name) for name in registry.names()]
+    items.sort(key=lambda item: groups.index(item["group"]))
+
+    def starts_group(item: Mapping[str, Any]) -> bool:
+        return next(other for other in items if other["group"] == item["group"]) is item
+
     render(
         Table(
             items,
             {
+                "Group": lambda item: item["group"] if starts_group(item) else "",
                 "Connector": "name",
                 "Actions": lambda item: ", ".join(item["actions"]),
                 "Description": lambda item: item["error"] or item["description"],
@@ -68,6 +60,21 @@ def list_connectors(as_json: bool) -> None:
         ),
         as_json,
     )
+
+
+def _listed(registry: Registry, name: str) -> dict[str, Any]:
+    try:
+        connector, error = registry.connector(name), None
+    except ConfigError as failed:
+        connector, error = None, str(failed)
+    return {
+        "name": name,
+        "group": (connector.group if connector else ConnectorGroup.OTHER).value,
+        "description": connector.description if connector else "",
+        "actions": list(connector.actions) if connector else [],
+        "origin": registry.origin(name),
+        "error": error,
+    }
 
 
 def show_connector(name: str, as_json: bool) -> None:
@@ -80,6 +87,7 @@ def show_connector(name: str, as_json: bool) -> None:
     actions = [connector.actions[action]] if action else list(connector.actions.values())
     record = {
         "name": connector.name,
+        "group": connector.group.value,
         "description": connector.description,
         "origin": registry.origin(owner),
         "settings": _settings(connector),
@@ -106,15 +114,19 @@ def _settings(connector: Connector) -> list[dict[str, Any]]:
 
 
 def _action(action: Action) -> dict[str, Any]:
+    types = types_of(action.params)
     return {
         "use": action.full_name,
         "description": action.description,
         "channel": action.channel,
         "batch": action.batch,
+        "idempotent": action.idempotent,
+        "has_lookup": action.run_lookup is not None,
         "needs": list(action.needs),
         "params": [
             {
                 "name": field,
+                "type": types[field],
                 "description": info.description or "",
                 "default": template_of(info) or (None if info.is_required() else info.default),
                 "required": info.is_required() or (template_of(info) is not None and not allows_none(info)),
@@ -153,13 +165,13 @@ def _print_connector(record: dict[str, Any]) -> None:
 
 
 def _print_param(param: dict[str, Any]) -> None:
-    line = Text(f"  {param['name']}", "bold")
-    if param["default"] not in (None, "", {}, []):
-        line.append(f"  default {param['default']}", "dim")
+    line = Text(f"  {param['name']}", "bold").append(f"  {param['type']}", "none")
+    if param["default"] not in EMPTY:
+        line.append(f"  default {as_yaml(param['default'])}", "dim")
     elif param["required"]:
         line.append("  required", "yellow")
     console().print(line, soft_wrap=True)
-    example = f"  e.g. {param['example']}" if param["example"] not in (None, "") else ""
+    example = f"  e.g. {as_yaml(param['example'])}" if param["example"] not in EMPTY else ""
     echo(f"      {param['description']}{example}")
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache, partial
 from typing import Annotated, Any, Literal, cast, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, WithJsonSchema
 from pydantic.fields import FieldInfo
 
+from bridge.connector.texts import ELLIPSIS, shorten
 from bridge.contacts.email import normalize_email
 from bridge.contacts.phone import is_withheld, normalize_phone, phone_problem
 from bridge.settings import EnvironmentModel
@@ -36,12 +39,12 @@ def _email(value: str) -> str:
     return address
 
 
-PhoneNumber = Annotated[str, AfterValidator(_phone)]
+PhoneNumber = Annotated[str, AfterValidator(_phone), WithJsonSchema({"type": "string", "format": "phone"})]
 """A phone number in any spelling, which becomes E.164; not checked against numbering plans.
 
 National numbers are understood in what a rule renders for an event, if BRIDGE_DEFAULT_COUNTRY is set.
 """
-Email = Annotated[str, AfterValidator(_email)]
+Email = Annotated[str, AfterValidator(_email), WithJsonSchema({"type": "string", "format": "email"})]
 """Exactly one email address, which becomes its canonical form: the domain in ASCII by IDNA 2008."""
 
 
@@ -100,6 +103,7 @@ def param(
     markup: MarkupLanguage | None = None,
     team_only: bool = False,
     must_be: str | None = None,
+    truncate: int | None = None,
     **constraints: Any,
 ) -> Any:
     """Return a field of a Params model.
@@ -109,7 +113,8 @@ def param(
     forbids None. In a param with a `markup` language, values of
     the event are escaped: only the rule's own text can contain markup. `must_be` describes what `pattern` accepts, for
     error messages: "a HubSpot ticket ID (digits only)". A rule can set a `team_only` param only in a message whose
-    recipient it names itself, and only without a template. `constraints` are pydantic's (`max_length=1600`, `ge=0`).
+    recipient it names itself, and only without a template. A text that is longer than `truncate` characters is cut and
+    ends in `…`; the result says so. `constraints` are pydantic's (`max_length=1600`, which is an error, `ge=0`).
     """
     extra: dict[str, Any] = {"example": example}
     if must_be is not None:
@@ -121,7 +126,16 @@ def param(
     if isinstance(default, str) and "{{" in default:
         extra["template"] = default
         default = None
-    return Field(default, description=description, json_schema_extra=extra, **constraints)
+    if truncate is not None:
+        extra["truncate"] = truncate
+    info: FieldInfo = Field(default, description=description, json_schema_extra=extra, **constraints)
+    if truncate is not None:
+        info.metadata.append(AfterValidator(partial(_cut, max_length=truncate)))
+    return info
+
+
+def _cut(value: Any, max_length: int) -> Any:
+    return shorten(value, max_length) if isinstance(value, str) else value
 
 
 def template_of(info: FieldInfo) -> str | None:
@@ -135,6 +149,30 @@ def markup_of(info: FieldInfo) -> MarkupLanguage | None:
     """Return the markup language of a param, in which template values are escaped."""
     extra = info.json_schema_extra
     return cast(MarkupLanguage | None, extra.get("markup")) if isinstance(extra, dict) else None
+
+
+def truncation_of(info: FieldInfo) -> int | None:
+    """Return the number of characters to which longer texts of a param are cut."""
+    extra = info.json_schema_extra
+    length = extra.get("truncate") if isinstance(extra, dict) else None
+    return length if isinstance(length, int) else None
+
+
+@lru_cache(maxsize=512)
+def _truncations(model: type[Params]) -> Mapping[str, int]:
+    lengths = {name: truncation_of(info) for name, info in model.model_fields.items()}
+    return {name: length for name, length in lengths.items() if length is not None}
+
+
+def truncation_notes(params: Params) -> list[str]:
+    """Return a note for each param that was cut: such a text has its full length and ends in an ellipsis."""
+    return [
+        f"{name} cut to {length:,} characters"
+        for name, length in _truncations(type(params)).items()
+        if isinstance(value := getattr(params, name), str)
+        and len(value) == length
+        and value.endswith(ELLIPSIS)
+    ]
 
 
 def is_team_only(info: FieldInfo) -> bool:

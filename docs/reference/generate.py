@@ -18,9 +18,10 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from bridge import lifecycle
 from bridge.cli import app
-from bridge.connector import Connector, ConnectorSettings, Limits, MessageStatus
+from bridge.connector import Connector, ConnectorGroup, ConnectorSettings, Limits, MessageStatus
 from bridge.connector.api import Action
 from bridge.connector.discovery import Registry
+from bridge.connector.param_types import EMPTY, as_yaml, types_of
 from bridge.connector.params import example_of, template_of
 from bridge.lifecycle import AttemptOutcome, DeliveryState, FailureReason, PauseCause, SuppressReason
 from bridge.rules import load, parse_alerts, parse_messaging, parse_rules, parse_steps, parse_tests
@@ -132,6 +133,11 @@ def connectors() -> Iterator[str]:
     yield ""
     yield "`bridge connectors show NAME` prints the same for any installed connector."
     yield ""
+    for group in ConnectorGroup:
+        members = [connector for connector in _connectors() if connector.group is group]
+        if members:
+            yield f"{group}: {', '.join(f'[{member.name}](#{member.name})' for member in members)}."
+            yield ""
     for connector in _connectors():
         yield f"## {connector.name}"
         yield ""
@@ -153,13 +159,18 @@ def _action(action: Action) -> Iterator[str]:
     def rows() -> Iterator[tuple[str, ...]]:
         for field, info in action.params.model_fields.items():
             template = template_of(info)
-            default = (
-                "required" if info.is_required() else f"`{template}`" if template else _plain(info.default)
-            )
+            if info.is_required():
+                default = "required"
+            else:
+                default = (
+                    "" if info.default in EMPTY and not template else f"`{as_yaml(template or info.default)}`"
+                )
             example = example_of(info)
-            yield f"`{field}`", default, info.description or "", "" if example is None else f"`{example}`"
+            shown = "" if example in EMPTY else f"`{as_yaml(example)}`"
+            yield f"`{field}`", types[field], default, info.description or "", shown
 
-    yield from table(("Param", "Default", "Meaning", "Example"), rows())
+    types = types_of(action.params)
+    yield from table(("Param", "Type", "Default", "Meaning", "Example"), rows())
 
 
 def logged_events() -> Iterator[str]:

@@ -113,9 +113,20 @@ def test_plan_prints_differences_without_side_effects(
 
 
 def test_connectors_can_be_listed_shown_and_created(service: ServiceProcess, tmp_path: Path) -> None:
-    assert {item["name"] for item in service.items("connectors")} >= {"hubspot", "twilio", "slack"}
+    groups = {item["name"]: item["group"] for item in service.items("connectors")}
+    assert {
+        "hubspot": "CRM",
+        "twilio": "Messages to customers",
+        "slack": "Messages to the team",
+    }.items() <= groups.items()
     text = service.run("connectors", "show", "twilio.send_sms").stdout
-    for expected in ("TWILIO_AUTH_TOKEN", "{{ contact.phone }}", "quiet hours", "+14155550123"):
+    for expected in (
+        "TWILIO_AUTH_TOKEN",
+        "{{ contact.phone }}",
+        "to  phone number",
+        "quiet hours",
+        "+14155550123",
+    ):
         assert expected in text
     webhook = run_bridge(tmp_path, "connectors", "new", "ticket_desk")
     assert webhook.returncode == 0, webhook.stderr
