@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
 import json
-import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
@@ -25,18 +23,16 @@ from bridge.connector import (
     Success,
     http_client,
     is_loopback,
-    is_public,
     param,
     parse_retry_after,
     per_event,
-    proxy_for,
+    resolve_host,
+    send_to_verified,
 )
 from bridge.errors import OutcomeUnknown, PermanentError, TransientError
 
 MAX_BODY_BYTES = 256 * 1024
 """Largest JSON body. A larger one is rejected before anything is sent."""
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def _split_secrets(value: object) -> object:
@@ -132,7 +128,7 @@ class Sender:
         """
         for host in self._settings.hosts:
             target = httpx.URL(f"https://{host}")
-            self._resolve(target, required=proxy_for(target.host) is None)
+            resolve_host(target.host, allow_private=self._settings.allow_private, advice=_ALLOW_PRIVATE)
         return len(self._settings.hosts)
 
     def target_of(self, url: str | None) -> str:
@@ -147,37 +143,19 @@ class Sender:
     def post(self, url: str, body: bytes, headers: dict[str, str]) -> Iterator[httpx.Response]:
         """Post the body and yield the response: status and headers, with its body unread."""
         target = self._require_allowed(url)
-        if proxy_for(target.host):
-            self._resolve(target, required=False)
-            response = self._http.send(
-                self._http.build_request("POST", target, content=body, headers=headers), stream=True
-            )
-        else:
-            # Resolve the name once and send to the verified address: a second resolution could return another one.
-            response = self._send_to_first_reachable(
-                self._http.build_request(
-                    "POST",
-                    target.copy_with(host=str(address)),
-                    content=body,
-                    headers=headers | {"Host": target.netloc.decode("ascii")},
-                    extensions={"sni_hostname": target.host},
-                )
-                for address in self._resolve(target)
-            )
+        response = send_to_verified(
+            self._http,
+            "POST",
+            target,
+            headers=headers,
+            content=body,
+            allow_private=self._settings.allow_private,
+            advice=_ALLOW_PRIVATE,
+        )
         try:
             yield response
         finally:
             response.close()
-
-    def _send_to_first_reachable(self, requests: Iterable[httpx.Request]) -> httpx.Response:
-        """Return the response of the first address that accepts a connection."""
-        last_error: httpx.TransportError = httpx.ConnectError("no address")
-        for request in requests:
-            try:
-                return self._http.send(request, stream=True)
-            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                last_error = error
-        raise last_error
 
     def _require_allowed(self, url: str) -> httpx.URL:
         try:
@@ -194,31 +172,6 @@ class Sender:
             raise PermanentError(_NOT_ALLOWED, code="host")
         return target
 
-    def _resolve(self, target: httpx.URL, *, required: bool = True) -> list[Address]:
-        """Return the addresses of an allowed host, without private ones unless HTTP_ALLOW_PRIVATE is set.
-
-        Without `required`, a name that does not resolve here is left to the proxy.
-        """
-        try:
-            return [ipaddress.ip_address(target.host)]
-        except ValueError:
-            pass
-        try:
-            resolved = socket.getaddrinfo(target.host, None, type=socket.SOCK_STREAM)
-        except OSError as error:
-            if not required:
-                return []
-            raise TransientError("the URL's host does not resolve in DNS", reason="network") from error
-        addresses = [ipaddress.ip_address(str(item[4][0]).partition("%")[0]) for item in resolved]
-        if not self._settings.allow_private and not is_loopback(target.host):
-            addresses = [address for address in addresses if is_public(address)]
-        if not addresses:
-            raise PermanentError(
-                "the URL's host resolves to a private address; to allow it, set HTTP_ALLOW_PRIVATE=true",
-                code="host",
-            )
-        return addresses
-
     def signature_headers(self, message_id: str, sent_at: datetime, body: str) -> dict[str, str]:
         """Return the three headers of Standard Webhooks."""
         sent_at = sent_at.astimezone(UTC)  # the library ignores the offset
@@ -229,6 +182,7 @@ class Sender:
         }
 
 
+_ALLOW_PRIVATE = "to allow it, set HTTP_ALLOW_PRIVATE=true"
 _NOT_ALLOWED = "the URL's host is not in HTTP_ALLOWED_HOSTS: add it there or change `url`"
 _NO_URL = "`http.post` needs `url`, or the setting HTTP_URL of its connection"
 

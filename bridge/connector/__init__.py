@@ -73,6 +73,7 @@ from bridge.connector.crm import (
 )
 from bridge.connector.deadline import check_deadline, count_request, remaining_seconds, report_quota
 from bridge.connector.egress import Proxy, add_private_ca, is_loopback, proxy_for, tls_context
+from bridge.connector.files import FileContent, download_file
 from bridge.connector.json_api import JsonApi
 from bridge.connector.json_response import json_object
 from bridge.connector.opt_outs import (
@@ -85,6 +86,7 @@ from bridge.connector.opt_outs import (
 )
 from bridge.connector.params import ConnectorSettings, Email, Params, PhoneNumber, param
 from bridge.connector.provider_records import ProviderRecord, UncertainDelivery, WhereToLook
+from bridge.connector.public_addresses import is_public, resolve_host, send_to_verified
 from bridge.connector.related_records import (
     RelatedRecords,
     forget_related_records,
@@ -103,7 +105,6 @@ from bridge.connector.transport import (
     failure_from_exception,
     failure_from_status,
     http_client,
-    is_public,
     parse_retry_after,
 )
 from bridge.contacts.address import address_key
@@ -150,6 +151,7 @@ __all__ = [
     "Duration",
     "Email",
     "Event",
+    "FileContent",
     "FillResult",
     "FillableContactSource",
     "IdempotencyInput",
@@ -197,6 +199,7 @@ __all__ = [
     "contact_result",
     "count_request",
     "did_you_mean",
+    "download_file",
     "enforce_deadline",
     "failure_from_exception",
     "failure_from_status",
@@ -227,9 +230,11 @@ __all__ = [
     "report_quota",
     "resolve_contact",
     "resolve_contacts",
+    "resolve_host",
     "same_number",
     "search_digits",
     "segments",
+    "send_to_verified",
     "split_text",
     "text_with_details",
     "tls_context",

@@ -16,7 +16,10 @@ from pydantic import SecretStr
 
 from bridge.clock import uptime
 from bridge.connector.deadline import attempt_deadline, has_written, note_write, remaining_seconds
+from bridge.connector.egress import is_loopback
+from bridge.connector.files import MAX_FILE_BYTES, FileContent, download_file
 from bridge.connector.json_response import checked_value, json_object, parse_json, value_at
+from bridge.connector.pagination import Pagination
 from bridge.connector.request_path import fill_path
 from bridge.connector.response_limits import MAX_RESPONSE_SECONDS
 from bridge.connector.transport import (
@@ -101,7 +104,7 @@ class JsonApi:
         """
         method = "GET" if json is None else "POST"
         try:
-            response, name = self._send(method, path, ids, query=query, json=json)
+            response, name = self._send(method, path, ids, query=query, body={"json": json})
             return self._result(response, name, about_record=bool(ids), holds=holds, kind=kind)
         except OutcomeUnknown as error:
             raise _without_effect(error) from error
@@ -133,6 +136,9 @@ class JsonApi:
         *ids: str | int | None,
         kind: type[Any] | None = None,
         json: Any = None,
+        form: Mapping[str, Any] | None = None,
+        files: Mapping[str, FileContent] | None = None,
+        content: FileContent | None = None,
         query: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         holds: str | None = None,
@@ -140,14 +146,28 @@ class JsonApi:
     ) -> Any:
         """Send a request that changes something, and return its result as `read` does.
 
+        The body is `json`; a `form` (form-encoded, without fields that are None; a list is sent as one field per
+        value); `files` by field name, multipart, together with the fields of `form`; or a file's `content` as it is.
+
         With `may_be_empty`, a success without a body (204) is an empty object. Raise OutcomeUnknown unless a response,
         or a connection that was never opened, proves the outcome: for a 5xx, a lost response, and a success that is not
         the provider's.
         """
-        response, name = self._send(method, path, ids, query=query, json=json, headers=headers, writes=True)
+        body = _body(json, form, files, content)
+        if content is not None:
+            headers = {"Content-Type": content.content_type} | dict(headers or {})
+        response, name = self._send(method, path, ids, query=query, body=body, headers=headers, writes=True)
         return self._result(
             response, name, about_record=bool(ids), holds=holds, kind=kind, may_be_empty=may_be_empty
         )
+
+    def download(self, url: str, *, max_bytes: int = MAX_FILE_BYTES, name: str | None = None) -> FileContent:
+        """Return a file of the event, such as a recording, from any public host; see `download_file` for errors.
+
+        The provider's credentials are not sent.
+        """
+        allow_loopback = is_loopback(self._base.host)
+        return download_file(url, max_bytes=max_bytes, name=name, allow_loopback=allow_loopback)
 
     def pages(
         self,
@@ -157,39 +177,56 @@ class JsonApi:
         query: Mapping[str, Any] | None = None,
         cursor: tuple[str, str] | None = None,
         link: str | None = None,
+        page_number: str | None = None,
+        first_page: int = 1,
+        offset: str | None = None,
         more: str | None = None,
         max_pages: int = MAX_PAGES,
         max_seconds: float = MAX_RESPONSE_SECONDS,
     ) -> Iterator[dict[str, Any]]:
         """Yield the objects of every page. `items` is the key of their list; None if the response is the list.
 
-        `cursor=("meta.after", "page[after]")` takes the cursor of the next page from that key and sends it as that
-        query parameter. `link="links.next"` takes the URL of the next page from that key, which must be on the same
-        host. Without both, the URL is in the header `Link`. `more` is a key that is false on the last page.
+        | Argument | The next page is asked for with |
+        |---|---|
+        | `cursor=("meta.after", "page[after]")` | the cursor at that key, as that query parameter |
+        | `link="links.next"` | the URL at that key, which must be on the same host |
+        | `page_number="page"` | the number of the page as that query parameter, from `first_page` |
+        | `offset="start"` | the number of objects so far as that query parameter |
+        | none of them | the URL in the header `Link` |
+
+        `more` is a key that is false on the last page. Without it, a list that is paged by number or offset ends with
+        its first empty page: a short page proves nothing, because a provider may return fewer objects than asked for.
 
         Raise LookupInconclusive if there are more pages than `max_pages`, or if a page repeats: what was looked for may
         be on a page that was not read. Raise TransientError after `max_seconds` in total, or at the attempt's deadline.
         """
-        if cursor is not None and link is not None:
-            raise TypeError("JsonApi.pages: pass either cursor or link")
+        paging = Pagination(cursor, link, page_number, offset, first_page)
         until = uptime() + remaining_seconds(max_seconds)
-        url, name = self._url(path, ids, query), f"GET {path}"
-        seen = {url}
-        for _ in range(max_pages):
+        url, name = paging.first(self._url(path, ids, query)), f"GET {path}"
+        seen, count, previous = {url}, 0, None
+        for number in range(1, max_pages + 1):
             page, response = self._page(url, name, until, about_record=bool(ids))
-            yield from self._items(page, items, name)
-            if more is not None and not value_at(page, more):
+            found = self._items(page, items, name)
+            if found and paging.is_counted and found == previous:
+                raise self._repeats(name)
+            yield from found
+            count, previous = count + len(found), found
+            if (more is not None and not value_at(page, more)) or (paging.is_counted and not found):
                 return
-            following = self._next_url(url, name, page, response, cursor, link)
+            following = paging.following(
+                url, page, response, pages=number, items=count, source=self._source(name)
+            )
             if following is None:
                 return
+            self._require_own_host(following, name)
             if following in seen:
-                raise LookupInconclusive(
-                    f"{self._provider} repeats a page of {name}; its list cannot be read"
-                )
+                raise self._repeats(name)
             seen.add(following)
             url = following
         raise LookupInconclusive(f"{self._provider} has more than {max_pages} pages for {name}")
+
+    def _repeats(self, name: str) -> LookupInconclusive:
+        return LookupInconclusive(f"{self._provider} repeats a page of {name}; its list cannot be read")
 
     def _page(
         self, url: httpx.URL, name: str, until: float, *, about_record: bool
@@ -212,37 +249,13 @@ class JsonApi:
             )
         return found  # type: ignore[no-any-return]
 
-    def _next_url(
-        self,
-        url: httpx.URL,
-        name: str,
-        page: Any,
-        response: httpx.Response,
-        cursor: tuple[str, str] | None,
-        link: str | None,
-    ) -> httpx.URL | None:
-        if cursor is not None:
-            key, parameter = cursor
-            value = value_at(page, key)
-            if value is None or value is False or value == "":
-                return None
-            if isinstance(value, str | int):
-                return url.copy_set_param(parameter, value)
-            raise TransientError(f"{self._source(name)} has an invalid cursor in `{key}`")
-        target = response.links.get("next", {}).get("url") if link is None else value_at(page, link)
-        if not target:
-            return None
-        try:
-            following = url.join(target)
-        except (httpx.InvalidURL, TypeError, ValueError):
-            raise TransientError(f"{self._source(name)} has an invalid link") from None
-        if _origin(following) != _origin(self._base) or following.userinfo:
+    def _require_own_host(self, url: httpx.URL, name: str) -> None:
+        if _origin(url) != _origin(self._base) or url.userinfo:
             raise PermanentError(
                 f"{self._provider}'s next page for {name} is on another host, which does not get the "
                 "credentials; check the URL of the connection",
                 code="host",
             )
-        return following
 
     def _send(
         self,
@@ -251,7 +264,7 @@ class JsonApi:
         ids: tuple[str | int | None, ...],
         *,
         query: Mapping[str, Any] | None = None,
-        json: Any = None,
+        body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         writes: bool = False,
     ) -> tuple[httpx.Response, str]:
@@ -259,11 +272,10 @@ class JsonApi:
         name = f"{method} {path}".strip()
         url = self._url(path, ids, query)
         try:
-            request = self._http.build_request(method, url, json=json, headers=headers)
+            request = self._http.build_request(method, url, headers=headers, **(body or {}))
         except ValueError:  # the message would quote the value
             raise PermanentError(
-                f"the body of {name} to {self._provider} is not valid JSON: "
-                "it has a number or a character that JSON lacks"
+                f"the body of {name} to {self._provider} has a number or a character that JSON and forms lack"
             ) from None
         return self._exchange(request, writes=writes), name
 
@@ -335,6 +347,25 @@ class JsonApi:
         failure = self._refusal(response) if self._refusal is not None else None
         if failure is not None:
             raise failure
+
+
+def _body(
+    json: Any,
+    form: Mapping[str, Any] | None,
+    files: Mapping[str, FileContent] | None,
+    content: FileContent | None,
+) -> dict[str, Any]:
+    """Return the body of a request as arguments of httpx."""
+    if sum((json is not None, form is not None or files is not None, content is not None)) > 1:
+        raise TypeError("JsonApi.write: pass one of json, content, and form with files")
+    if content is not None:
+        return {"content": content.content}
+    body: dict[str, Any] = {"json": json} if json is not None else {}
+    if form is not None:
+        body["data"] = {name: value for name, value in form.items() if value is not None}
+    if files is not None:
+        body["files"] = {name: (file.name, file.content, file.content_type) for name, file in files.items()}
+    return body
 
 
 def _without_effect(error: OutcomeUnknown) -> DeliveryError:

@@ -150,9 +150,10 @@ class LimitedHttpResponse(http.client.HTTPResponse):
 class LimitedStream(httpcore.NetworkStream):
     """A connection of httpx. A response starts whenever something has been sent."""
 
-    def __init__(self, stream: httpcore.NetworkStream) -> None:
+    def __init__(self, stream: httpcore.NetworkStream, max_bytes: int) -> None:
         self._stream = stream
-        self._limits = ResponseLimits(READ_SECONDS)
+        self._max_bytes = max_bytes
+        self._limits = ResponseLimits(READ_SECONDS, max_bytes)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Read within the limits of the response."""
@@ -174,7 +175,7 @@ class LimitedStream(httpcore.NetworkStream):
         for part in _parts(buffer):
             check_deadline()
             self._stream.write(part, max(_MIN_TIMEOUT, remaining_seconds(limit)))
-        self._limits = ResponseLimits(limit)
+        self._limits = ResponseLimits(limit, self._max_bytes)
 
     def close(self) -> None:
         """Close the connection."""
@@ -182,7 +183,7 @@ class LimitedStream(httpcore.NetworkStream):
 
     def start_tls(self, *args: Any, **kwargs: Any) -> httpcore.NetworkStream:
         """Encrypt the connection."""
-        return LimitedStream(self._stream.start_tls(*args, **kwargs))
+        return LimitedStream(self._stream.start_tls(*args, **kwargs), self._max_bytes)
 
     def get_extra_info(self, info: str) -> Any:
         """Return what the connection knows about itself."""
@@ -192,9 +193,13 @@ class LimitedStream(httpcore.NetworkStream):
 class LimitedBackend(httpcore.SyncBackend):
     """Opens the connections of httpx."""
 
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__()
+        self._max_bytes = max_bytes
+
     def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore.NetworkStream:
         """Open a connection whose responses are limited."""
-        return LimitedStream(super().connect_tcp(*args, **kwargs))
+        return LimitedStream(super().connect_tcp(*args, **kwargs), self._max_bytes)
 
 
 def parts_to_send(sock: socket.socket, data: bytes, seconds: float = READ_SECONDS) -> Iterator[bytes]:

@@ -8,7 +8,6 @@ sent and a retry is safe; after that, the outcome is unknown.
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import logging
 import ssl
 from collections.abc import Iterator, Mapping
@@ -29,6 +28,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from bridge.connector.deadline import check_deadline, count_request, remaining_seconds
 from bridge.connector.egress import Proxy, is_loopback, proxy_for, tls_context
 from bridge.connector.response_limits import (
+    MAX_RESPONSE_BYTES,
     READ_SECONDS,
     IncompleteResponse,
     LimitedBackend,
@@ -48,9 +48,6 @@ from bridge.setting_types import check_no_user_info
 
 CONNECT_SECONDS = 3.0
 _MAX_RETRY_AFTER = timedelta(days=7)
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_6TO4 = ipaddress.IPv6Network("2002::/16")
-_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _POOL_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20)
 
 
@@ -79,19 +76,6 @@ _HANDSHAKE_FAILURES = (
 )
 _TIMED_OUT = (httpx.TimeoutException, requests.Timeout, pool.TimeoutError, TimeoutError)
 _CONNECTION_LOST = (httpx.HTTPError, requests.RequestException, pool.HTTPError, OSError)
-
-
-def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Return whether an address is one host of the public internet, also if it stands for an IPv4 address.
-
-    An IPv6 address must be global unicast, and not of 6to4, which leads to an IPv4 address; NAT64 counts as the IPv4
-    address in it, because networks without IPv4 resolve every name to NAT64.
-    """
-    if isinstance(address, ipaddress.IPv6Address):
-        if address in _NAT64:
-            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        return address in _GLOBAL_UNICAST and address not in _6TO4 and address.is_global
-    return address.is_global and not address.is_multicast
 
 
 def _https_url(value: str) -> str:
@@ -223,11 +207,11 @@ class DeadlineAdapter(HTTPAdapter):
         return super().send(request, *args, **kwargs)
 
 
-def http_client(**options: Any) -> httpx.Client:
+def http_client(*, max_response_bytes: int = MAX_RESPONSE_BYTES, **options: Any) -> httpx.Client:
     """Return an httpx client for connectors without an SDK. It respects the deadline and follows no redirects.
 
     It trusts BRIDGE_CA_FILE and uses BRIDGE_HTTPS_PROXY. A response ends within the attempt's deadline and has at most
-    `MAX_RESPONSE_BYTES`. It is not decompressed.
+    `max_response_bytes`, with its headers. It is not decompressed.
     """
 
     def apply_deadline(request: httpx.Request) -> None:
@@ -248,7 +232,7 @@ def http_client(**options: Any) -> httpx.Client:
         event_hooks={"request": [apply_deadline], "response": [keep_compressed]},
         follow_redirects=False,
         trust_env=False,
-        transport=_Transport(options.pop("limits", _POOL_LIMITS)),
+        transport=_Transport(options.pop("limits", _POOL_LIMITS), max_response_bytes),
         **options,
     )
 
@@ -256,8 +240,9 @@ def http_client(**options: Any) -> httpx.Client:
 class _Transport(httpx.BaseTransport):
     """Sends each request directly or through the proxy, over connections that limit responses."""
 
-    def __init__(self, limits: httpx.Limits) -> None:
+    def __init__(self, limits: httpx.Limits, max_bytes: int) -> None:
         self._limits = limits
+        self._max_bytes = max_bytes
         self._transports: dict[Proxy | None, httpx.BaseTransport] = {}
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -266,7 +251,9 @@ class _Transport(httpx.BaseTransport):
         transport = self._transports.get(proxy)
         if transport is None:
             # Of two threads that are the first at the same time, both use the one that is stored.
-            transport = self._transports.setdefault(proxy, _LimitedTransport(self._limits, proxy))
+            transport = self._transports.setdefault(
+                proxy, _LimitedTransport(self._limits, proxy, self._max_bytes)
+            )
         return transport.handle_request(request)
 
     def close(self) -> None:
@@ -278,14 +265,14 @@ class _Transport(httpx.BaseTransport):
 class _LimitedTransport(httpx.HTTPTransport):
     """The transport of httpx, with connections that limit responses: httpx itself has no parameter for them."""
 
-    def __init__(self, limits: httpx.Limits, proxy: Proxy | None) -> None:
+    def __init__(self, limits: httpx.Limits, proxy: Proxy | None, max_bytes: int) -> None:
         context = tls_context()
         options: dict[str, Any] = {
             "ssl_context": context,
             "max_connections": limits.max_connections,
             "max_keepalive_connections": limits.max_keepalive_connections,
             "keepalive_expiry": limits.keepalive_expiry,
-            "network_backend": LimitedBackend(),
+            "network_backend": LimitedBackend(max_bytes),
         }
         if proxy is None:
             self._pool = httpcore.ConnectionPool(**options)

@@ -361,6 +361,50 @@ def test_pages_end_in_time(server: StubServer, api: JsonApi) -> None:
     assert raised.value.reason == "timeout"
 
 
+def test_pages_by_number_end_with_an_empty_page_or_the_key_of_more(server: StubServer, api: JsonApi) -> None:
+    sizes = [2, 1, 2, 0]  # a short page is not the last one
+
+    def page(request: Received) -> Reply:
+        number = int(request.query["page"])
+        return Reply(200, {"items": [{"id": f"{number}-{n}"} for n in range(sizes[number])]})
+
+    server.answer("GET", "*", page)
+    found = [item["id"] for item in api.pages("/t", items="items", page_number="page", first_page=0)]
+    assert found == ["0-0", "0-1", "1-0", "2-0", "2-1"]
+    server.answer("GET", "*", lambda request: Reply(200, {"items": [request.query], "more": False}))
+    query = {"per_page": 50}
+    assert list(api.pages("/t", items="items", query=query, page_number="page", more="more")) == [
+        {"per_page": "50", "page": "1"}
+    ]
+
+
+def test_pages_by_offset_count_what_was_read(server: StubServer, api: JsonApi) -> None:
+    records = [{"id": number} for number in range(5)]
+
+    def page(request: Received) -> Reply:
+        start = int(request.query["start"])
+        return Reply(200, records[start : start + 2])
+
+    server.answer("GET", "*", page)
+    assert list(api.pages("/t", items=None, offset="start")) == records
+    assert [request.query["start"] for request in server.requests] == ["0", "2", "4", "5"]
+
+
+@pytest.mark.parametrize("paging", [{"page_number": "page"}, {"offset": "start"}])
+def test_provider_that_ignores_the_number_of_the_page_is_inconclusive(
+    server: StubServer, api: JsonApi, paging: dict[str, str]
+) -> None:
+    server.otherwise = Reply(200, {"tickets": [{"id": 1}]})
+    with pytest.raises(LookupInconclusive, match="repeats a page"):
+        list(api.pages("/tickets", items="tickets", **paging))
+    assert len(server.requests) == 2
+
+
+def test_only_one_kind_of_pagination_is_possible(api: JsonApi) -> None:
+    with pytest.raises(TypeError, match="pass one of"):
+        list(api.pages("/tickets", items="tickets", link="next", offset="start"))
+
+
 @pytest.mark.parametrize("body", [{}, {"tickets": {}}, {"tickets": [1]}, {"tickets": None}, HTML])
 def test_page_without_its_list_is_not_an_empty_page(server: StubServer, api: JsonApi, body: Any) -> None:
     server.otherwise = Reply(200, body)
