@@ -68,8 +68,6 @@ from bridge.connector.crm import (
     contact_result,
     items_by_conversation,
     owner_param,
-    split_text,
-    text_with_details,
 )
 from bridge.connector.deadline import check_deadline, count_request, remaining_seconds, report_quota
 from bridge.connector.egress import Proxy, add_private_ca, is_loopback, proxy_for, tls_context
@@ -98,6 +96,7 @@ from bridge.connector.response_limits import IncompleteResponse, ResponseReader,
 from bridge.connector.rule_checks import FROM_EVENT, ActionUse, Location, Place, RuleProblem
 from bridge.connector.sms import Segments, segments
 from bridge.connector.transport import (
+from bridge.connector.texts import shorten, split_text, text_with_details
     DeadlineAdapter,
     ProviderUrl,
     SecretUrl,
@@ -241,3 +240,4 @@ __all__ = [
     "write_for_contact",
     "write_for_contacts",
 ]
+    "shorten",

@@ -23,6 +23,7 @@ from bridge.connector.provider_records import ProviderRecord, UncertainDelivery,
 from bridge.connector.transport import failure_from_exception
 from bridge.errors import DeliveryError
 from bridge.lazy import lazy
+from bridge.spelling import did_you_mean
 
 P = TypeVar("P", bound="Params")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -42,7 +43,7 @@ class IdempotencyInput:
     key: str
     """The rule author's `idempotency_key:`, empty if not set."""
     dedupe_value: str = ""
-    """The value of the action's `dedupe_by` param, empty if the action has none."""
+    """The values of the action's `dedupe_by` params, empty if the action has none."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,10 @@ per_event = IdempotencyScope(_event_key)
 
 
 class SerializeBy(StrEnum):
-    """The concurrency key of an action: deliveries of a connection that share it never run at the same time."""
+    """The concurrency key of an action: deliveries of a connection that share it never run at the same time.
+
+    An action that changes an existing record names the param with its ID instead: `serialize_by="ticket"`.
+    """
 
     CONTACT = "contact"
     CONVERSATION = "conversation"
@@ -145,14 +149,15 @@ class Action:
     params: type[Params]
     description: str
     idempotency: IdempotencyScope
-    serialize_by: SerializeBy
+    serialize_by: SerializeBy | str
+    """The concurrency key; any other string is the param whose value is part of it."""
     channel: Channel | None
     recipient: str | None
     """The param that contains the address, for actions with a channel."""
     text: str | None
     """The param that contains the text of a message: `delivery.text` of follow-ups."""
-    dedupe_by: str | None
-    """The param whose value distinguishes two deliveries of one event, such as the text of a post."""
+    dedupe_by: Sequence[str]
+    """The params whose values distinguish two deliveries of one event, such as the text of a post."""
     idempotent: bool
     """The provider deduplicates by our idempotency token: the action may be repeated after an unknown outcome."""
     batch: int
@@ -314,11 +319,11 @@ class Connector:
         self,
         *,
         idempotency: IdempotencyScope,
-        serialize_by: SerializeBy = SerializeBy.CONTACT,
+        serialize_by: SerializeBy | str = SerializeBy.CONTACT,
         channel: Channel | None = None,
         recipient: str = "to",
         text: str | None = None,
-        dedupe_by: str | None = None,
+        dedupe_by: str | Sequence[str] = (),
         idempotent: bool = False,
         batch: int = 1,
         lookup_delay: timedelta = timedelta(seconds=5),
@@ -334,8 +339,9 @@ class Connector:
         The follow-ups of a message read what was sent from the param named by `text`.
 
         With `dedupe_by="text"`, two rules may post different texts about one event; without it, `per_event`
-        suppresses the second as a duplicate. An action that is not `idempotent` needs a lookup, otherwise
-        deliveries with an unknown outcome need review.
+        suppresses the second as a duplicate; several params are a tuple. With `serialize_by="ticket"`, deliveries with
+        the same value of that param run one after the other. An action that is not `idempotent` needs a lookup,
+        otherwise deliveries with an unknown outcome need review.
 
         `needs` names the permissions (scopes) that the action takes; `bridge connectors show` lists them, and
         `check_rules` may test them.
@@ -353,7 +359,7 @@ class Connector:
                 channel=channel,
                 recipient=recipient if channel else None,
                 text=text if channel else None,
-                dedupe_by=dedupe_by,
+                dedupe_by=(dedupe_by,) if isinstance(dedupe_by, str) else tuple(dedupe_by),
                 idempotent=idempotent,
                 batch=batch,
                 lookup_delay=lookup_delay,
@@ -383,13 +389,23 @@ def _validate_action(action: Action) -> None:
 
     A misspelled `dedupe_by` would never show: the second of two deliveries would be suppressed as a duplicate.
     """
+    serialize_by = None if isinstance(action.serialize_by, SerializeBy) else action.serialize_by
+    fields = action.params.model_fields
     for argument, name in (
-        ("dedupe_by", action.dedupe_by),
+        *(("dedupe_by", name) for name in action.dedupe_by),
+        ("serialize_by", serialize_by),
         ("recipient", action.recipient),
         ("text", action.text),
     ):
-        if name is not None and name not in action.params.model_fields:
-            raise TypeError(f"{action.name}: {argument}={name!r} is not a param of {action.params.__name__}")
+        if name is not None and name not in fields:
+            raise TypeError(
+                f"{action.name}: {argument}={name!r} is not a param of {action.params.__name__}; "
+                f"{did_you_mean(name, fields)}"
+            )
+    if serialize_by and action.channel:
+        raise TypeError(
+            f"{action.name}: a message is always serialized by its recipient; leave out serialize_by"
+        )
     expected = "(client, items)" if action.batch > 1 else "(client, params, context)"
     try:
         inspect.signature(action.run).bind(*expected.split(", "))

@@ -21,6 +21,7 @@ from bridge.connector.contacts import (
 )
 from bridge.connector.context import Context
 from bridge.connector.params import param
+from bridge.connector.texts import first_line, text_with_details
 from bridge.errors import PermanentError
 from bridge.setting_types import Duration
 
@@ -313,39 +314,6 @@ def _details(context: Context, contact: ContactRef | None) -> Mapping[str, objec
         "Name given": contact.given_name if contact else "",
         "Conversation": context.event.conversation.id,
     }
-
-
-def text_with_details(
-    text: str | None, details: Mapping[str, object], max_length: int, separator: str = "\n"
-) -> str:
-    """Return a text and labeled details in at most `max_length` characters. A longer text ends in `…`; the details
-    are not cut."""
-    labeled = "\n".join(f"{label}: {value}" for label, value in details.items() if value)
-    stripped, room = (text or "").strip(), max(0, max_length - len(labeled) - len(separator))
-    if len(stripped) > room:
-        stripped = f"{stripped[: max(0, room - 1)]}…"
-    return f"{stripped}{separator}{labeled}".strip()[:max_length]
-
-
-def first_line(text: str | None, max_length: int) -> str:
-    """Return the first line of a text, which ends in `…` if it is longer than `max_length`. Empty without a text."""
-    line = next(iter((text or "").strip().splitlines()), "")
-    return line if len(line) <= max_length else f"{line[: max_length - 1].rstrip()}…"
-
-
-def split_text(text: str, max_length: int) -> list[str]:
-    """Return the text in parts of at most `max_length` characters, without losing any but blanks at the cuts.
-
-    A part ends at the end of a line if possible, else of a word.
-    """
-    parts: list[str] = []
-    rest = text.strip()
-    while len(rest) > max_length:
-        cut = max(rest.rfind("\n", max_length // 2, max_length + 1), 0) or rest.rfind(" ", 1, max_length + 1)
-        cut = cut if cut > 0 else max_length
-        parts.append(rest[:cut].rstrip())
-        rest = rest[cut:].lstrip()
-    return [*parts, rest] if rest else parts
 
 
 def agent_name(context: Context) -> str:

@@ -21,6 +21,7 @@ from bridge.connector.params import (
     markup_of,
     number_to_text,
     template_of,
+    truncation_of,
 )
 from bridge.rules.lookup import TemplateContext
 from bridge.rules.model import Trigger
@@ -242,3 +243,10 @@ def _example(action: Action, location: tuple[Any, ...]) -> str:
     if example is None:
         return ""
     return f"for example, `{name}: {example if isinstance(example, str) else json.dumps(example)}`"
+    for name, info in params_of(action).items():
+        length = truncation_of(info)
+        if length is not None and len(str(literals.get(name, "")).strip()) > length:
+            place = _find(with_node, (name,)) or use
+            context.warning(
+                place, f"`{name}` has room for {length:,} characters: the rest is cut", "shorten it"
+            )

@@ -119,7 +119,7 @@ def warn_about_shared_idempotency_keys(context: ParseContext, rules: Mapping[str
             if step.action.idempotency.updates:
                 continue
             recipient = _source(step.values.get(step.action.recipient or ""))
-            dedupe_value = _source(step.values.get(step.action.dedupe_by or ""))
+            dedupe_value = "|".join(_source(step.values.get(name)) for name in step.action.dedupe_by)
             parts = (
                 step.use,
                 ", ".join(step.connections),

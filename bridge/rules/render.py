@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field, ValidationError, create_model
 
 from bridge.connector.api import Action
-from bridge.connector.params import DEFAULT_COUNTRY, Params
+from bridge.connector.params import DEFAULT_COUNTRY, Params, truncation_of
 from bridge.rules.lookup import TemplateContext
 from bridge.rules.parse_params import DefaultParam, describe_validation_error
 from bridge.rules.template_filters import MissingValue, RenderError
@@ -65,7 +65,9 @@ def render_params(
     model = _without(action.params, frozenset(late)) if late else action.params
     try:
         validated = model.model_validate(values, context={DEFAULT_COUNTRY: country})
-        return RenderedParams(_canonical(values, validated), validated, left_out=tuple(left_out))
+        return RenderedParams(
+            _canonical(values, validated), validated, left_out=(*left_out, *_cut_texts(values, validated))
+        )
     except ValidationError as error:
         details = error.errors(include_input=False, include_url=False)
     messages = (describe_validation_error(item, action, values) for item in details)
@@ -87,6 +89,18 @@ def _canonical(values: Mapping[str, Any], validated: Params) -> dict[str, Any]:
         for name, value in values.items()
         for changed in [getattr(validated, name, value)]
     }
+
+
+def _cut_texts(values: Mapping[str, Any], validated: Params) -> list[str]:
+    """Return a note for each text that is cut because its param has room for fewer characters."""
+    fields = type(validated).model_fields.items()
+    return [
+        f"`{name}`: what does not fit into {length:,} characters"
+        for field, info in fields
+        if (length := truncation_of(info)) is not None
+        and isinstance(text := values.get(name := info.alias or field), str)
+        and len(text.strip()) > length
+    ]
 
 
 def _render(value: Any, context: TemplateContext) -> Any:

@@ -241,7 +241,7 @@ def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: Templat
         run_at=max(plan.now, plan.since + step.delay),
         idempotency_key=_idempotency_key(step, connection, plan, recipients, key, params),
         updates_existing=action.idempotency.updates,
-        concurrency_key=_concurrency_key(step, connection, plan, recipient),
+        concurrency_key=concurrency_key(action, connection, plan.event, plan.conversation, recipient, params),
         channel=action.channel,
         recipient=recipient,
         render_error=error,
@@ -331,10 +331,8 @@ def _idempotency_key(
         key = "|".join((plan.trigger, plan.delivery_id, key))
     event = plan.event.dedupe_key if plan.event else plan.conversation
     action = step.action
-    dedupe_by = action.dedupe_by or ""
     # A late param counts by its template: the same template has the same value for the event.
-    values = {**params, **step.late}
-    dedupe_value = json.dumps(values[dedupe_by], sort_keys=True) if dedupe_by in values else ""
+    dedupe_value = _dedupe_value(action.dedupe_by, {**params, **step.late})
     return _shorten_key(
         action.idempotency.key(
             IdempotencyInput(
@@ -344,15 +342,37 @@ def _idempotency_key(
     )
 
 
-def _concurrency_key(step: Step, connection: str, plan: _PlanContext, recipient: str | None) -> str | None:
-    if step.action.serialize_by is SerializeBy.NONE or plan.event is None:
+def _dedupe_value(names: Sequence[str], values: Mapping[str, Any]) -> str:
+    """Return the values of these params as part of a key; empty if there are none."""
+    if not any(name in values for name in names):
+        return ""
+    value = values[names[0]] if len(names) == 1 else [values.get(name) for name in names]
+    return json.dumps(value, sort_keys=True)
+
+
+def concurrency_key(
+    action: Action,
+    connection: str,
+    event: Event | None,
+    conversation: str,
+    recipient: str | None,
+    params: Mapping[str, Any],
+) -> str | None:
+    """Return the key of deliveries that never run at the same time; None if any may.
+
+    An action that is serialized by a param without a value for this event is serialized by the contact.
+    """
+    serialize_by = action.serialize_by
+    if serialize_by is SerializeBy.NONE or event is None:
         return None
-    if step.action.channel:
-        target = address_key(recipient) if recipient else plan.conversation
-    elif step.action.serialize_by is SerializeBy.CONVERSATION:
-        target = plan.conversation
+    if action.channel:
+        target = address_key(recipient) if recipient else conversation
+    elif serialize_by is SerializeBy.CONVERSATION:
+        target = conversation
+    elif not isinstance(serialize_by, SerializeBy) and (value := params.get(serialize_by)) not in (None, ""):
+        target = f"{serialize_by} {value if isinstance(value, str) else json.dumps(value, sort_keys=True)}"
     else:
-        target = plan.event.contact.key or plan.conversation
+        target = event.contact.key or conversation
     return _shorten_key(f"{connection}|{target}")
 
 

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from bridge.clock import uptime
 from bridge.connector import Action, BatchItem, Connector, Context, Success
 from bridge.connector.deadline import attempt_deadline
 from bridge.connector.discovery import name_variables_of
+from bridge.connector.params import truncation_notes
 from bridge.errors import AccountError, DeliveryError, LookupInconclusive, OutcomeUnknown, PermanentError
 from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.contact_cache import StoredContactCache
@@ -128,7 +129,7 @@ class AttemptRunner:
 
 def run_lookup(action: Action, client: Any, item: BatchItem[Any]) -> CallResult:
     """Return what the action's lookup found. Exceptions of the connector propagate."""
-    return _checked(_await(_lookup_of(action)(client, item.params, item.context)))
+    return _with_notes(_checked(_await(_lookup_of(action)(client, item.params, item.context))), item)
 
 
 def run_action(
@@ -139,14 +140,17 @@ def run_action(
     If the provider rejects a batch, split it until the rejected items are alone.
     """
     if action.batch == 1:
-        return [_checked(_await(action.run(client, item.params, item.context))) for item in items]
+        return [
+            _with_notes(_checked(_await(action.run(client, item.params, item.context))), item)
+            for item in items
+        ]
     try:
         results = list(_await(action.run(client, items)))
         if len(results) != len(items):
             raise OutcomeUnknown(
                 f"{len(results)} results for {len(items)} deliveries", reason="internal_error"
             )
-        return [_checked(result) for result in results]
+        return [_with_notes(_checked(result), item) for result, item in zip(results, items, strict=True)]
     except LookupInconclusive as error:
         return [error] * len(items)
     except Exception as error:
@@ -174,6 +178,14 @@ def _checked(returned: object) -> CallResult:
     return OutcomeUnknown(
         f"the action returned {type(returned).__name__}, not Success", reason="internal_error"
     )
+
+
+def _with_notes(result: CallResult, item: BatchItem[Any]) -> CallResult:
+    """Say in a success which texts were cut (`param(..., truncate=N)`)."""
+    notes = truncation_notes(item.params) if isinstance(result, Success) else []
+    if not isinstance(result, Success) or not notes:
+        return result
+    return replace(result, detail="; ".join(filter(None, [result.detail, *notes])))
 
 
 def _await(value: Any) -> Any:

@@ -18,6 +18,7 @@ from bridge.connector import (
     Success,
     forget_related_records,
     read_related_records,
+    shorten,
     write_for_contacts,
 )
 from bridge.errors import DeliveryError
@@ -163,11 +164,7 @@ def local_date(org: Org, context: Context, instant: datetime) -> str:
 def truncate(record: Mapping[str, Any]) -> Record:
     """Shorten strings for which Salesforce would reject the whole record; they end in `…`. Omit None."""
     return {
-        name: _shortened(value, MAX_LENGTH.get(name)) if isinstance(value, str) else value
+        name: shorten(value, MAX_LENGTH.get(name, len(value))) if isinstance(value, str) else value
         for name, value in record.items()
         if value is not None
     }
-
-
-def _shortened(text: str, limit: int | None) -> str:
-    return text if limit is None or len(text) <= limit else f"{text[: limit - 1]}…"

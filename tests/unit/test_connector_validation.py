@@ -31,6 +31,26 @@ def test_dedupe_by_must_name_a_param() -> None:
             return Success()
 
 
+def test_serialize_by_must_name_a_param() -> None:
+    with pytest.raises(
+        TypeError, match="serialize_by='titel' is not a param of Ticket; did you mean `title`"
+    ):
+
+        @new_connector().action(idempotency=per_event, serialize_by="titel")
+        def open_ticket(client: object, ticket: Ticket, context: Context) -> Success:
+            """Open a ticket."""
+            return Success()
+
+
+def test_each_of_several_dedupe_by_must_name_a_param() -> None:
+    with pytest.raises(TypeError, match="dedupe_by='comment' is not a param"):
+
+        @new_connector().action(idempotency=per_event, dedupe_by=("title", "comment"))
+        def open_ticket(client: object, ticket: Ticket, context: Context) -> Success:
+            """Open a ticket."""
+            return Success()
+
+
 def test_recipient_must_name_a_param() -> None:
     with pytest.raises(TypeError, match="send: recipient='to' is not a param of Ticket"):
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ import pytest
 from bridge.events import Event
 from bridge.rules.model import MessagingPolicy, PlannedDelivery, Step
 from bridge.rules.route import alerts, consent, follow_up, route
-from tests.unit.rules.helpers import NOW, event_of, rules_of
+from tests.unit.rules.helpers import NOW, diagnostics_of, event_of, rules_of
 
 TEXT = """
 - name: text
@@ -260,6 +261,49 @@ def test_concurrency_key_by_contact_conversation_or_none() -> None:
     assert plan_one(step("{use: team.post, with: {text: a}}"), event).concurrency_key is None
     without_phone = event_of(conversationId="conv_1", metadata__contactPhone=None)
     assert plan_one(step("{use: crm.log_call}"), without_phone).concurrency_key == "crm|conv_1"
+
+
+def test_concurrency_key_by_the_value_of_a_param() -> None:
+    def key(value: str) -> str | None:
+        return plan_one(
+            step(f"{{use: lantern.comment, with: {{ticket: {value}, comment: a}}}}")
+        ).concurrency_key
+
+    assert key("35436") == "lantern|ticket 35436"
+    assert key('"{{ event.conversationId }}"') != key("35436")
+    without_ticket = plan_one(step("{use: lantern.comment, with: {comment: a}}"))
+    assert (
+        without_ticket.concurrency_key
+        == plan_one(step("{use: lantern.open_ticket, with: {subject: a}}")).concurrency_key
+    )
+
+
+def test_idempotency_key_differs_by_each_of_several_params() -> None:
+    def key(ticket: str, comment: str) -> str:
+        return plan_one(
+            step(f"{{use: lantern.comment, with: {{ticket: {ticket}, comment: {comment}}}}}")
+        ).idempotency_key
+
+    assert key("1", "a") == key("1", "a")
+    assert len({key("1", "a"), key("2", "a"), key("1", "b")}) == 3
+
+
+def test_text_that_is_too_long_for_its_param_is_cut_and_noted() -> None:
+    delivery = plan_one(
+        step('{use: lantern.comment, with: {comment: "{{ event.conversationId }} called again"}}')
+    )
+    assert delivery.params["comment"].endswith("…")
+    assert len(delivery.params["comment"]) == 20
+    assert delivery.notes == ("`comment`: what does not fit into 20 characters",)
+
+
+def test_check_warns_about_a_fixed_text_that_is_cut() -> None:
+    text = step("{use: lantern.comment, with: {comment: Please call this person back}}")
+    [warning] = diagnostics_of("version: 1\nrules:\n" + textwrap.indent(text, "  "))
+    assert (warning.level, warning.text) == (
+        "warning",
+        "`comment` has room for 20 characters: the rest is cut",
+    )
 
 
 def test_long_or_unprintable_ids_are_hashed_in_keys() -> None:
