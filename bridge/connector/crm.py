@@ -20,7 +20,7 @@ from bridge.connector.contacts import (
     fields_to_write,
 )
 from bridge.connector.context import Context
-from bridge.connector.params import param
+from bridge.connector.params import Params, param
 from bridge.connector.texts import first_line, text_with_details
 from bridge.errors import PermanentError
 from bridge.setting_types import Duration
@@ -113,13 +113,10 @@ class ConversationParams(NewContactParams):
         return fields_to_write(properties, None)
 
 
-class CallParams(ConversationParams):
-    """Params of a phone call."""
+class PhoneCallParams(Params):
+    """What is known about a phone call: its times, numbers and recording."""
 
     direction: str | None = param("{{ event.direction }}", "`inbound` or `outbound`.", example="inbound")
-    status: str | None = param(
-        "{{ event.status }}", "Call status, as reported by Heppu.", example="no_answer"
-    )
     duration: float | None = param("{{ event.duration }}", "Duration in seconds.", example=125)
     from_number: str | None = param(
         None, "Number of the caller. Default: derived from the direction.", example="+14155550123"
@@ -137,14 +134,6 @@ class CallParams(ConversationParams):
         "URL of the recording. Default: none; Heppu's is `{{ details.recordingUrl }}`.",
         example="https://example.com/1.mp3",
     )
-    call_type: str | None = param(
-        None, "Type of the call, one of those that the CRM account has.", example="Support call"
-    )
-
-    @property
-    def normalized_status(self) -> str:
-        """The status in one spelling: Heppu sends both `no-answer` and `no_answer`."""
-        return (self.status or "").lower().replace("-", "_")
 
     @property
     def is_outbound(self) -> bool | None:
@@ -163,12 +152,38 @@ class CallParams(ConversationParams):
         seconds = self.duration_seconds() or 0.0
         return context.event.occurred_at - timedelta(seconds=seconds if seconds <= 86_400 else 0)
 
+    def contact_number(self, context: Context) -> str | None:
+        """Return the number of the contact, by default the event's."""
+        return context.contact.phone
+
     def caller_and_callee(self, context: Context) -> tuple[str | None, str | None]:
         """Return the numbers of both parties: an outbound call goes from the agent's number to the contact's."""
         agent_number = context.event.fields.get("agentNumber")
         agent = agent_number if isinstance(agent_number, str) else None
-        caller, callee = (agent, self.phone) if self.is_outbound else (self.phone, agent)
+        contact = self.contact_number(context)
+        caller, callee = (agent, contact) if self.is_outbound else (contact, agent)
         return self.from_number or caller, self.to_number or callee
+
+
+class CallParams(PhoneCallParams, ConversationParams):
+    """Params of a phone call."""
+
+    status: str | None = param(
+        "{{ event.status }}", "Call status, as reported by Heppu.", example="no_answer"
+    )
+    call_type: str | None = param(
+        None, "Type of the call, one of those that the CRM account has.", example="Support call"
+    )
+
+    @property
+    def normalized_status(self) -> str:
+        """The status in one spelling: Heppu sends both `no-answer` and `no_answer`."""
+        return (self.status or "").lower().replace("-", "_")
+
+    def contact_number(self, context: Context) -> str | None:
+        """Return the number of the contact that the rule looks for."""
+        del context
+        return self.phone
 
     def display_title(self, context: Context) -> str:
         """Return the title, by default `Outbound call with Nora: no answer`."""
