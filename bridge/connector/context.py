@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from bridge.connector.contact_profile import ContactProfile
+from bridge.connector.provider_records import RecordLink
 from bridge.contacts.parse import Contact
 from bridge.errors import ConfigError
 from bridge.events import Event
@@ -112,11 +113,17 @@ class Context:
     """The recipient is a literal of the rules file: a message to the team, without unsubscribe link or quiet hours."""
     traceparent: str | None = None
     """Header by which a service of your own continues the trace of this attempt; None if traces are off."""
+    find_crm_record: Callable[[], RecordLink | None] = lambda: None
+    """Return the contact's record in a CRM, if a connection has found it before. It takes one query of the database."""
     ids_used_by_others: Callable[[Iterable[str]], Set[str]] | None = None
     """Return those of the given external IDs that belong to other deliveries of the connection.
 
     A lookup that cannot tell two similar messages apart must ignore those. None: unavailable, so such a lookup is
     inconclusive."""
+    last_inbound_at: Callable[[str, str | None], datetime | None] = lambda _phone, _to: None
+    """Return when a phone number last sent a message on the action's channel, to this number of the connection (to any,
+    if None). None: it has not within 7 days, or nothing is stored of it. Channels such as WhatsApp take free text only
+    for some time after it."""
 
     @property
     def contact(self) -> Contact:
@@ -127,6 +134,18 @@ class Context:
     def idempotency_token(self) -> str:
         """The idempotency key as 32 hexadecimal digits, for a field of the provider."""
         return idempotency_token(self.idempotency_key)
+
+    @property
+    def event_url(self) -> str | None:
+        """The event's page in the dashboard; None without BRIDGE_PUBLIC_URL, and for an alert without an event."""
+        if self.public_url is None or not self.event.id:
+            return None
+        return f"{self.public_url.rstrip('/')}/events/{self.event.id}"
+
+    def team_links(self) -> list[RecordLink]:
+        """Return the links of a message to the team: the event in the dashboard, and the contact in the CRM."""
+        event = RecordLink("Open event", self.event_url) if self.event_url else None
+        return [link for link in (event, self.find_crm_record()) if link is not None]
 
     @property
     def conversation_key(self) -> str:

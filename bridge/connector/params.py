@@ -14,7 +14,7 @@ from bridge.contacts.email import normalize_email
 from bridge.contacts.phone import is_withheld, normalize_phone, phone_problem
 from bridge.settings import EnvironmentModel
 
-MarkupLanguage = Literal["html", "slack"]
+MarkupLanguage = Literal["html", "slack", "markdown"]
 """The language of a param whose text may contain markup; `slack` is Slack's mrkdwn."""
 DEFAULT_COUNTRY = "default_country"
 """Key of the validation context of Params: the country whose national phone numbers are understood."""

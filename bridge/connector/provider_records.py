@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 MAX_URL_LENGTH = 500
+_PROVIDERS: Final = {"hubspot": "HubSpot", "email": "Email", "smtp": "SMTP", "http": "HTTP"}
+
+
+def provider_label(connector: str) -> str:
+    """Return the name of a provider by the name of its connector."""
+    return _PROVIDERS.get(connector, connector[:1].upper() + connector[1:])
+
+
+class RecordLink(NamedTuple):
+    """A link to a page that a message to the team offers."""
+
+    label: str
+    """Such as `Open in HubSpot`."""
+    url: str
 
 
 @dataclass(frozen=True)

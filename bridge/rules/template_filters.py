@@ -269,9 +269,29 @@ def to_slack(value: Any) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
+_MARKDOWN_CHARACTERS: Final = re.compile(r"[\\`*_~{}\[\]()<>&|]")
+_MARKDOWN_LINES: Final = (
+    (re.compile(r"\r\n?"), "\n"),
+    (re.compile(r"(?m)^[ \t]+"), ""),
+    (re.compile(r"(?m)^(?:#{1,6}(?=\s|$)|[-+](?=\s|$)|[-=]+[ \t]*$)"), r"\\\g<0>"),
+    (re.compile(r"(?m)^\d{1,9}(?=\.(?:\s|$))"), r"\g<0>\\"),
+)
+"""What is markup at the start of a line: a code block, a heading, a list, a rule."""
+
+
+def to_markdown(value: Any) -> str:
+    """Return a scalar as it appears in Markdown: nothing in it is a link, a mention or any other markup."""
+    text = value.unescape() if isinstance(value, Markup) else to_text(value)
+    text = _MARKDOWN_CHARACTERS.sub(r"\\\g<0>", text)
+    for pattern, replacement in _MARKDOWN_LINES:
+        text = pattern.sub(replacement, text)
+    return text
+
+
 ESCAPES: Final[Mapping[MarkupLanguage | None, Callable[[Any], str]]] = {
     None: to_text,
     "html": to_html,
     "slack": to_slack,
+    "markdown": to_markdown,
 }
 """How a value is written in each markup language; None: plain text."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete, func, or_, select
@@ -19,6 +20,15 @@ _TABLE = schema.contact_cache
 _ALL_CONNECTIONS = ""
 """The connection of cached time zones: a zone that one CRM reports applies to messages over every connection."""
 _TTL = timedelta(days=7)
+
+
+@dataclass(frozen=True)
+class CrmRecord:
+    """A record of a CRM that the bridge found for one of a person's addresses."""
+
+    connection: str
+    external_id: str
+    addresses: Sequence[str]
 
 
 class StoredContactCache:
@@ -94,6 +104,22 @@ class StoredContactCache:
                     _TABLE.c.connection == self._connection, _TABLE.c.lookup_key.in_(list(keys))
                 )
             )
+
+
+def cached_crm_records(conn: Connection, keys: Collection[str], now: datetime) -> list[CrmRecord]:
+    """Return the cached records of these addresses, each as `address_key` returns it, of all connections."""
+    lookup_keys = {f"{'email' if '@' in key else 'phone'}:{key}": key for key in keys}
+    rows = conn.execute(
+        select(*_TABLE.c["connection", "lookup_key", "value"])
+        # Naming the connections lets the primary key find the rows.
+        .where(_TABLE.c.connection.in_(select(schema.connections.c.name)))
+        .where(_TABLE.c.lookup_key.in_(lookup_keys), _TABLE.c.expires_at > now, _TABLE.c.value != "")
+        .order_by(_TABLE.c.connection, _TABLE.c.value)
+    )
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        found.setdefault((row.connection, row.value), []).append(lookup_keys[row.lookup_key])
+    return [CrmRecord(*record, sorted(addresses)) for record, addresses in found.items()]
 
 
 def cached_time_zones(conn: Connection, addresses: Collection[str], now: datetime) -> Mapping[str, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, select
@@ -20,7 +19,7 @@ from bridge.contacts.same_name import same_name
 from bridge.events import Event
 from bridge.policy.zones import zones_of
 from bridge.store import schema
-from bridge.store.contact_cache import cached_time_zones
+from bridge.store.contact_cache import CrmRecord, cached_crm_records, cached_time_zones
 from bridge.store.contact_links import linked_addresses
 from bridge.store.contact_rows import events_of, narrow
 from bridge.store.database import Database
@@ -41,15 +40,6 @@ class OtherAddress:
     address: str
     event_id: str | None
     """An event about it: `/contacts/{event_id}` shows the person of that event."""
-
-
-@dataclass(frozen=True)
-class CrmRecord:
-    """A record of a CRM that the bridge found for one of the person's addresses."""
-
-    connection: str
-    external_id: str
-    addresses: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -105,7 +95,7 @@ def describe_contact(
         keys = {address_key(address) for address in addresses}
         others = set[str]().union(*linked_addresses(conn, keys).values()) - keys
         other_addresses = [OtherAddress(other, _newest_id(conn, other)) for other in sorted(others)]
-        records = _crm_records(conn, keys, database.now(conn))
+        records = cached_crm_records(conn, keys, database.now(conn))
         crm_zones = cached_time_zones(conn, keys, database.now(conn))
     found = [entry for address in addresses for entry in show_opt_outs(database, address, hash_address)]
     entries = {entry["id"]: entry for entry in sorted(found, key=lambda entry: not entry["other_address"])}
@@ -170,21 +160,6 @@ def _merged(contacts: Sequence[Contact], addresses: Sequence[str]) -> Contact:
 def _other_names(name: str | None, events: Sequence[Event]) -> list[str]:
     names = dict.fromkeys(event.contact.name for event in events if event.contact.name)
     return [other for other in names if other != name and not (name and same_name(name, other))]
-
-
-def _crm_records(conn: Connection, keys: Collection[str], now: datetime) -> list[CrmRecord]:
-    """Return the cached records of these addresses. Naming the connections lets the primary key find them."""
-    lookup_keys = {f"{'email' if '@' in key else 'phone'}:{key}": key for key in keys}
-    rows = conn.execute(
-        select(*_CACHE.c["connection", "lookup_key", "value"])
-        .where(_CACHE.c.connection.in_(select(schema.connections.c.name)))
-        .where(_CACHE.c.lookup_key.in_(lookup_keys), _CACHE.c.expires_at > now, _CACHE.c.value != "")
-        .order_by(_CACHE.c.connection, _CACHE.c.value)
-    )
-    found: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        found.setdefault((row.connection, row.value), []).append(lookup_keys[row.lookup_key])
-    return [CrmRecord(*record, sorted(addresses)) for record, addresses in found.items()]
 
 
 def _zone_source(contact: Contact, crm_zone: str | None) -> str:

@@ -45,9 +45,9 @@ from bridge.store.rule_deliveries import (
 )
 from bridge.web.accounts import AccountDirectory, CheckResult
 from bridge.web.health import CachedStats
-from bridge.web.provider_links import ProviderLinks
 from bridge.web.rules_trial import RulesTrial
 from bridge.web.validation import InvalidParameter
+from bridge.worker.provider_links import ProviderLinks
 
 RecordType = Literal["event", "delivery", "rejected_request"]
 

@@ -8,10 +8,11 @@ from datetime import datetime, tzinfo
 from typing import Any
 
 from bridge.connector.action_name import ActionName
+from bridge.connector.provider_records import provider_label
 from bridge.lifecycle import SuppressReason
 from bridge.policy.opt_outs import NOUNS
 from bridge.store.pauses import Pause
-from bridge.web.labels import action_label, provider_label
+from bridge.web.labels import action_label
 from bridge.web.times import relative_time
 
 _ENDS = (".", "!", "?", "…")

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from markupsafe import Markup, escape
 
 from bridge.connector.action_name import ActionName
+from bridge.connector.provider_records import provider_label
 
 
 class Label(NamedTuple):
@@ -58,7 +59,6 @@ CHANNELS: Final[Mapping[str, str]] = {
 }  # fmt: skip
 """Labels of the channels of messages."""
 
-_PROVIDERS: Final = {"hubspot": "HubSpot", "email": "Email", "smtp": "SMTP", "http": "HTTP"}
 _WORDS: Final = {"sms": "SMS", "id": "ID", "url": "URL", "http": "HTTP", "mms": "MMS"}
 
 
@@ -107,11 +107,6 @@ def inline_code(text: str) -> Markup:
 def file_name(path: str) -> str:
     """Return the last part of a path."""
     return path.rpartition("/")[2]
-
-
-def provider_label(connector: str) -> str:
-    """Return the name of a provider by the name of its connector."""
-    return _PROVIDERS.get(connector, connector[:1].upper() + connector[1:])
 
 
 def _label(labels: Mapping[str, Label], value: str) -> Label:

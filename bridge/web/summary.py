@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final, Literal
 
+from bridge.connector.provider_records import provider_label
 from bridge.lifecycle import PauseCause
 from bridge.store.connection_history import MAX_WAITING, ConnectionOverview, PastPause
 from bridge.store.overview import MAX_FAILURES, SIGNATURE_PROBLEMS, OpenTasks, Vitals
 from bridge.store.pauses import ALL_CONNECTIONS
-from bridge.web.labels import provider_label, reason_label
+from bridge.web.labels import reason_label
 from bridge.web.times import relative_time
 
 Kind = Literal["good", "wait", "warn", "bad"]

@@ -10,10 +10,13 @@ from typing import Any, Protocol
 from bridge.connector import Connector, ProviderRecord, UncertainDelivery, WhereToLook
 from bridge.connector.action_name import ActionName
 from bridge.connector.context import idempotency_token
-from bridge.connector.provider_records import safe_url
+from bridge.connector.provider_records import RecordLink, provider_label, safe_url
+from bridge.contacts.address import address_key
+from bridge.contacts.parse import Contact
+from bridge.store.contact_cache import cached_crm_records
+from bridge.store.database import Database
 from bridge.store.retention import ERASED
 from bridge.telemetry import log
-from bridge.web.labels import provider_label
 
 
 class LinkedAccount(Protocol):
@@ -47,6 +50,20 @@ class ProviderLinks:
         except Exception:
             log.exception("record_url of a connector failed", connection=connection)
             return None
+
+    def crm_record(self, database: Database, contact: Contact) -> RecordLink | None:
+        """Return the page of a contact's record in a CRM, if one has been found before: by email, or else by phone."""
+        keys = [address_key(address) for address in (contact.email, contact.phone) if address]
+        if not keys:
+            return None
+        with database.read() as conn:
+            records = cached_crm_records(conn, keys, database.now(conn))
+        for record in sorted(records, key=lambda record: keys[0] not in record.addresses):
+            url = self.record_url(record.connection, f"{record.connection}.contact", record.external_id)
+            account = self.find_account(record.connection)
+            if url is not None and account is not None:
+                return RecordLink(f"Open in {provider_label(account.connector.name)}", url)
+        return None
 
     def where_to_look(self, delivery: Mapping[str, Any]) -> WhereToLook:
         """Say where an operator sees whether a delivery took effect. `params` may be JSON text or parsed."""

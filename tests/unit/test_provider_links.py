@@ -10,7 +10,7 @@ import pytest
 from bridge.connector import Connector, ConnectorSettings, ProviderRecord, UncertainDelivery, WhereToLook
 from bridge.connector.discovery import Registry
 from bridge.connector.provider_records import safe_url
-from bridge.web.provider_links import ProviderLinks
+from bridge.worker.provider_links import ProviderLinks
 
 ACCOUNT_SID = "AC" + "0" * 32
 MESSAGE_SID = "SM" + "1" * 32

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from bridge.connector.provider_records import provider_label
 from bridge.store.activity import SPANS
 from bridge.store.connection_history import Attempts
 from bridge.store.held_deliveries import held_deliveries
@@ -21,7 +22,7 @@ from bridge.web.charts import ChartSeries, stacked_columns, strip
 from bridge.web.connection_page import ConnectionPage, last_hour, read_connection_list, read_connection_page
 from bridge.web.dashboard.page import Form, done, form, name_of, page, page_query, refused, render_page
 from bridge.web.frame import plain_frame
-from bridge.web.labels import connection_label, provider_label
+from bridge.web.labels import connection_label
 from bridge.web.overview import strip_cells
 from bridge.web.query_params import string_or_none
 from bridge.web.summary import duration_text

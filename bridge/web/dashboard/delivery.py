@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from bridge.connector.action_name import ActionName
+from bridge.connector.provider_records import provider_label
 from bridge.rules.model import Check, Trace
 from bridge.rules.unmet import describe_check
 from bridge.store.delivery_context import EventContext, event_context
@@ -26,7 +27,7 @@ from bridge.web.delivery_content import content_of
 from bridge.web.delivery_filter import Criteria, criteria_of, link_to
 from bridge.web.delivery_outcome import When, noun_of, outcome_of, subject_of
 from bridge.web.frame import zone_of
-from bridge.web.labels import provider_label, state_label
+from bridge.web.labels import state_label
 from bridge.web.query_params import DeliveryCriteria
 from bridge.web.validation import read_query
 

@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute
 
 from bridge.connector import WhereToLook
 from bridge.connector.action_name import ActionName
+from bridge.connector.provider_records import provider_label
 from bridge.store.delivery_context import MAX_REVIEWS, EventPerson, list_reviews, people_of
 from bridge.store.operator_actions import Resolution, resolve_all, seen_version
 from bridge.web.access import actor_of
@@ -23,7 +24,6 @@ from bridge.web.dashboard.page import Form, done, form, id_of, page, refused, re
 from bridge.web.dashboard.seen import refused_action, seen_in, seen_of_all
 from bridge.web.delivery_content import Content, content_of
 from bridge.web.delivery_outcome import noun_of, sentence
-from bridge.web.labels import provider_label
 from bridge.web.query_params import one_of, string_or_none
 
 _RESOLVED: Final[Mapping[Resolution, str]] = {
