@@ -41,7 +41,7 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
 }
 """Pattern of `when` -> the event types that it stands for."""
 
-_ALL_ROOTS = ("event", "contact", "now", "delivery", "details")
+ROOTS = ("event", "contact", "now", "delivery", "details")
 DETAIL_FIELDS: Mapping[str, str] = {
     "transcript": "what was said, one line per turn (`Agent: ...`)",
     "recordingUrl": "address of the recording",
@@ -74,7 +74,7 @@ def check_path(path: Path, event_types: Collection[str], roots: Collection[str])
 def _check_path(path: Path, event_types: tuple[str, ...], roots: tuple[str, ...]) -> Diagnostic | None:
     root, rest = path[0], path[1:]
     if root not in roots:
-        text = f"`{root}` is not available here" if root in _ALL_ROOTS else f"unknown name `{root}`"
+        text = f"`{root}` is not available here" if root in ROOTS else f"unknown name `{root}`"
         hint = _NOT_DETAILS if root == "details" else _root_hint(root, roots)
         return unplaced_error(text, hint)
     if root == "details":

@@ -16,10 +16,10 @@ from bridge.connector.params import allows_none, markup_of
 from bridge.events import Event
 from bridge.rules.counting import COUNTER, History, counter_of, no_history
 from bridge.rules.model import Rules
-from bridge.rules.parse_params import DefaultParam, params_of
+from bridge.rules.parse_params import DefaultParam, params_of, paths_of, templates_in
 from bridge.rules.render import RenderedParams, render_params
 from bridge.rules.template_runtime import TABLES
-from bridge.rules.templates import Template, is_template, message_context, template, template_context
+from bridge.rules.templates import is_template, message_context, template, template_context
 
 DETAILS: Final = "details"
 """The name of the details of a conversation in templates."""
@@ -37,11 +37,6 @@ def late_params(values: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in values.items()
         if any(path[0] == DETAILS for path in paths_of(value))
     }
-
-
-def paths_of(value: Any) -> frozenset[tuple[str, ...]]:
-    """Return every dotted name in the templates of a param of a step."""
-    return frozenset(path for item in _templates(value) for path in item.paths)
 
 
 def detail_fields(late: Mapping[str, Any]) -> frozenset[str]:
@@ -101,22 +96,12 @@ def _compile(source: Any) -> Any:
     return template(source) if isinstance(source, str) and is_template(source) else source
 
 
-def _templates(value: Any) -> Iterator[Template]:
-    if isinstance(value, DefaultParam):
-        yield value.template
-    elif isinstance(value, Template):
-        yield value
-    elif isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _templates(item)
-
-
 def _source(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _source(item) for name, item in value.items()}
     if isinstance(value, list):
         return [_source(item) for item in value]
-    compiled = next(_templates(value), None)
+    compiled = next(templates_in(value), None)
     return value if compiled is None else compiled.source
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +23,13 @@ from bridge.connector.params import (
     template_of,
     truncation_of,
 )
+from bridge.rules.fields import ROOTS, check_path
 from bridge.rules.lookup import TemplateContext
 from bridge.rules.model import Trigger
 from bridge.rules.parse_context import STEP_KEYS, ParseContext
 from bridge.rules.presence import may_be_missing
 from bridge.rules.suspicious_text import check_text
+from bridge.rules.template_compiler import TemplateError
 from bridge.rules.template_runtime import unusable
 from bridge.rules.templates import Template, is_template, template
 from bridge.rules.yaml import Node
@@ -85,15 +87,66 @@ def read_params(context: ParseContext, use: Node, with_node: Node | None, action
             continue
         source = _default_template(action, name, info, context.trigger)
         if source is not None:
-            default = DefaultParam(template(source, markup_of(info)), _optional(info))
+            compiled = _compile_default(context, use, action, name, source)
+            if compiled is None:
+                continue
+            default = DefaultParam(compiled, _optional(info))
             if _suits(context, use, action, name, default):
                 values[name] = default
         elif is_required(info) or (context.trigger == "alert" and name == action.recipient):
             example = example_of(info)
             example = f", such as `{name}: {example}`" if example is not None else ""
             context.error(use, f"`{action.full_name}` needs `{name}`", f"write it under `with:`{example}")
+    if context.trigger == "alert":
+        _require_message(context, use, action, values)
     _validate(context, use, with_node, action, values)
     return values
+
+
+def _compile_default(
+    context: ParseContext, use: Node, action: Action, name: str, source: str
+) -> Template | None:
+    """Return the compiled default of a param. Add an error about the connector if it is wrong for every event."""
+    try:
+        compiled = template(source, markup_of(params_of(action)[name]))
+        problems = [check_path(path, (), ROOTS) for path in sorted(compiled.paths)]
+    except TemplateError as error:
+        compiled, problems = None, [diagnostic for _, diagnostic in error.diagnostics]
+    found = next((problem for problem in problems if problem is not None and problem.level == "error"), None)
+    if found is None:
+        return compiled
+    text = f"the default of `{name}` in the connector `{action.connector}` is wrong: {found.text}"
+    hint = f"correct it in the connector's code, or write `{name}` under `with:`"
+    context.error(use, text, f"{found.hint} {hint[0].upper()}{hint[1:]}" if found.hint else hint)
+    return None
+
+
+def _require_message(context: ParseContext, use: Node, action: Action, values: Mapping[str, Any]) -> None:
+    """Add an error if an alert says nothing about the problem: no param is for text, and none uses `delivery`."""
+    if "text" in values or any(
+        path[0] == "delivery" for value in values.values() for path in paths_of(value)
+    ):
+        return
+    text = f"an alert through `{action.full_name}` would not say what is wrong"
+    context.error(
+        use, text, "write `{{ delivery.message }}` in one of its params, or use an action with a `text`"
+    )
+
+
+def paths_of(value: Any) -> frozenset[tuple[str, ...]]:
+    """Return every dotted name in the templates of a param of a step."""
+    return frozenset(path for item in templates_in(value) for path in item.paths)
+
+
+def templates_in(value: Any) -> Iterator[Template]:
+    """Yield the templates of a param of a step, also nested ones."""
+    if isinstance(value, DefaultParam):
+        yield value.template
+    elif isinstance(value, Template):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from templates_in(item)
 
 
 def step_key_hints(context: ParseContext, action: Action) -> dict[str, str]:
@@ -203,6 +256,13 @@ def _validate(
             if len(location) == 1 and literals[str(location[0])] is None:
                 text = f"`{location[0]}` must not be empty"
             context.error(_find(with_node, location) or use, text, _example(action, location))
+    for name, info in params_of(action).items():
+        length = truncation_of(info)
+        if length is not None and len(str(literals.get(name, "")).strip()) > length:
+            place = _find(with_node, (name,)) or use
+            context.warning(
+                place, f"`{name}` has room for {length:,} characters: the rest is cut", "shorten it"
+            )
 
 
 def describe_validation_error(item: ErrorDetails, action: Action, values: Mapping[str, Any]) -> str:
@@ -243,10 +303,3 @@ def _example(action: Action, location: tuple[Any, ...]) -> str:
     if example is None:
         return ""
     return f"for example, `{name}: {example if isinstance(example, str) else json.dumps(example)}`"
-    for name, info in params_of(action).items():
-        length = truncation_of(info)
-        if length is not None and len(str(literals.get(name, "")).strip()) > length:
-            place = _find(with_node, (name,)) or use
-            context.warning(
-                place, f"`{name}` has room for {length:,} characters: the rest is cut", "shorten it"
-            )

@@ -16,10 +16,17 @@ from bridge.connector.rule_checks import Location, Place
 from bridge.errors import BridgeError
 from bridge.json_values import describe_type
 from bridge.rules.keys import DURATION, EVENT_TYPES, POSITIVE_INT, STRING, Entries, Key, Section, ValueType
-from bridge.rules.late import DETAILS_CONNECTION, late_params, paths_of
+from bridge.rules.late import DETAILS_CONNECTION, late_params
 from bridge.rules.model import ConnectionChoice, OncePer, Retry, Step, Trigger
 from bridge.rules.parse_context import CONTEXT_NAMES, ParseContext
-from bridge.rules.parse_params import check_templates, has_template, params_of, read_params, step_key_hints
+from bridge.rules.parse_params import (
+    check_templates,
+    has_template,
+    params_of,
+    paths_of,
+    read_params,
+    step_key_hints,
+)
 from bridge.rules.presence import present_after
 from bridge.rules.templates import is_template
 from bridge.rules.yaml import Node
