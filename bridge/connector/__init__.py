@@ -44,6 +44,7 @@ from bridge.connector.contacts import (
     ContactRef,
     ContactRefused,
     ContactSource,
+    FieldValue,
     FillableContactSource,
     FillResult,
     NewContact,
@@ -75,6 +76,7 @@ from bridge.connector.egress import Proxy, add_private_ca, is_loopback, proxy_fo
 from bridge.connector.files import FileContent, download_file
 from bridge.connector.json_api import JsonApi
 from bridge.connector.json_response import json_object
+from bridge.connector.oauth import request_token
 from bridge.connector.opt_outs import (
     EMAIL_CHANNELS,
     PHONE_CHANNELS,
@@ -96,8 +98,9 @@ from bridge.connector.request_path import quote_id
 from bridge.connector.response_limits import IncompleteResponse, ResponseReader, parts_to_send
 from bridge.connector.rule_checks import FROM_EVENT, ActionUse, Location, Place, RuleProblem
 from bridge.connector.sms import Segments, segments
-from bridge.connector.transport import (
 from bridge.connector.texts import shorten, split_text, text_with_details
+from bridge.connector.tokens import Token, TokenSource
+from bridge.connector.transport import (
     DeadlineAdapter,
     ProviderUrl,
     SecretUrl,
@@ -106,6 +109,16 @@ from bridge.connector.texts import shorten, split_text, text_with_details
     failure_from_status,
     http_client,
     parse_retry_after,
+)
+from bridge.connector.typed_values import (
+    find_option,
+    number_text,
+    to_boolean,
+    to_day,
+    to_instant,
+    to_items,
+    to_number,
+    to_text,
 )
 from bridge.contacts.address import address_key
 from bridge.contacts.email import normalize_email
@@ -151,6 +164,7 @@ __all__ = [
     "Duration",
     "Email",
     "Event",
+    "FieldValue",
     "FileContent",
     "FillResult",
     "FillableContactSource",
@@ -194,6 +208,8 @@ __all__ = [
     "UncertainDelivery",
     "WhereToLook",
     "add_private_ca",
+    "Token",
+    "TokenSource",
     "address_key",
     "addresses_of",
     "check_deadline",
@@ -206,6 +222,7 @@ __all__ = [
     "failure_from_status",
     "fields_to_write",
     "find_all_contacts",
+    "find_option",
     "flags_by_address",
     "forget_related_records",
     "http_client",
@@ -215,6 +232,7 @@ __all__ = [
     "json_object",
     "nearest",
     "normalize_email",
+    "number_text",
     "owner_param",
     "param",
     "parse_retry_after",
@@ -229,6 +247,7 @@ __all__ = [
     "remaining_seconds",
     "remember_own_ticket",
     "report_quota",
+    "request_token",
     "resolve_contact",
     "resolve_contacts",
     "resolve_host",
@@ -236,10 +255,16 @@ __all__ = [
     "search_digits",
     "segments",
     "send_to_verified",
+    "shorten",
     "split_text",
     "text_with_details",
     "tls_context",
+    "to_boolean",
+    "to_day",
+    "to_instant",
+    "to_items",
+    "to_number",
+    "to_text",
     "write_for_contact",
     "write_for_contacts",
 ]
-    "shorten",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -35,7 +35,7 @@ from .settings import Settings, connector
 from .ticket_stages import TicketStages
 from .unique_properties import UniqueProperties
 
-_PROPERTY_CACHE_SECONDS = 600.0
+_PROPERTY_CACHE_LIFETIME = timedelta(minutes=10)
 BATCH_SIZE = 100
 """HubSpot's limit for one batch request."""
 
@@ -184,12 +184,14 @@ class Account:
         pair = {"from": {"id": from_id}, "to": {"id": to_id}}
         self.association_batch.create_default(from_type, to_type, {"inputs": [pair]})
 
-    def property_definitions(self, kind: str) -> Mapping[str, Any]:
+    def property_definitions(
+        self, kind: str, max_age: timedelta = _PROPERTY_CACHE_LIFETIME
+    ) -> Mapping[str, Any]:
         """Return the definitions of all properties of an object type by name, read once in ten minutes."""
-        until, definitions = self._definitions.get(kind, (0.0, {}))
-        if until <= time.monotonic():
+        read_at, definitions = self._definitions.get(kind, (float("-inf"), {}))
+        if time.monotonic() - read_at >= max_age.total_seconds():
             definitions = {item.name: item for item in self._properties.get_all(kind).results}
-            self._definitions[kind] = (time.monotonic() + _PROPERTY_CACHE_SECONDS, definitions)
+            self._definitions[kind] = (time.monotonic(), definitions)
         return definitions
 
     def require_boolean_property(self, name: str) -> None:
@@ -211,7 +213,7 @@ class Account:
             raise ConfigError(
                 f"the property {name} in HubSpot is not a single checkbox: set HUBSPOT_DO_NOT_CALL_PROPERTY to one"
             )
-        self._boolean_properties[name] = time.monotonic() + _PROPERTY_CACHE_SECONDS
+        self._boolean_properties[name] = time.monotonic() + _PROPERTY_CACHE_LIFETIME.total_seconds()
 
     def listed_scopes(self) -> list[str] | None:
         """Return the scopes of a private app's token. None: HubSpot does not list them for this key."""

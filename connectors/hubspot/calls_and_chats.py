@@ -27,7 +27,7 @@ from .fields import (
     to_fitting_html,
     to_html,
     to_milliseconds,
-    to_properties,
+    to_strings,
 )
 from .params import DEAL, TICKET, check_ids
 from .scopes import CONTACTS
@@ -95,7 +95,7 @@ def log_call(account: Account, items: Sequence[BatchItem[LogCallParams]]) -> lis
 def log_chat(account: Account, items: Sequence[BatchItem[LogChatParams]]) -> list[BatchResult]:
     """Log the chat as a note on the contact's timeline, once per conversation."""
     by_key = items_by_conversation(items)
-    drafts = {key: _chat_draft(account, item.params, item.context) for key, item in by_key.items()}
+    drafts = {key: _chat_draft(item.params, item.context) for key, item in by_key.items()}
     return _log(account, "notes", by_key, drafts)
 
 
@@ -125,13 +125,21 @@ def _call_draft(account: Account, call: LogCallParams, context: Context) -> Draf
             "hs_call_source": "INTEGRATIONS_PLATFORM" if call.playable_recording else None,
             "hs_activity_type": call.call_type,
         }
-        return to_properties(account, "calls", standard | call.additional_fields(context))
+        return to_strings(standard)
 
-    linked = {"deals": call.deal, "tickets": call.ticket}
-    return Draft(context, build, call.owner, linked, transcript.parts, notes, _skip(call, context))
+    return Draft(
+        context,
+        build,
+        call.owner,
+        {"deals": call.deal, "tickets": call.ticket},
+        call.additional_fields(context),
+        transcript.parts,
+        notes,
+        _skip(call, context),
+    )
 
 
-def _chat_draft(account: Account, chat: LogChatParams, context: Context) -> Draft:
+def _chat_draft(chat: LogChatParams, context: Context) -> Draft:
     transcript = _Transcript(chat, context)
 
     def build(contact: ContactRef | None) -> dict[str, str]:
@@ -139,10 +147,18 @@ def _chat_draft(account: Account, chat: LogChatParams, context: Context) -> Draf
             "hs_timestamp": to_milliseconds(context.event.occurred_at),
             "hs_note_body": transcript.body(f"{chat.display_title(context)}\n", contact),
         }
-        return to_properties(account, "notes", standard | chat.additional_fields(context))
+        return to_strings(standard)
 
-    linked = {"deals": chat.deal, "tickets": chat.ticket}
-    return Draft(context, build, chat.owner, linked, transcript.parts, (), _skip(chat, context))
+    return Draft(
+        context,
+        build,
+        chat.owner,
+        {"deals": chat.deal, "tickets": chat.ticket},
+        chat.additional_fields(context),
+        transcript.parts,
+        (),
+        _skip(chat, context),
+    )
 
 
 def _disposition(account: Account, call: LogCallParams, context: Context) -> tuple[str | None, list[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 from bridge.connector import (
@@ -13,6 +12,7 @@ from bridge.connector import (
     ContactQuery,
     ContactRef,
     ContactRefused,
+    Context,
     FillResult,
     NewContact,
     Property,
@@ -23,8 +23,16 @@ from bridge.connector import (
 from bridge.errors import AccountError, ConfigError, DeliveryError, PermanentError
 
 from .account import Account
-from .fields import to_properties, to_strings
-from .lenient_writes import CONTACT_PROPERTIES, PHONE_KEY, WriteOutcome, write_leniently
+from .fields import to_strings
+from .lenient_writes import (
+    CONTACT_PROPERTIES,
+    PHONE_KEY,
+    WriteOutcome,
+    refused_values,
+    update_leniently,
+    write_leniently,
+)
+from .property_values import FittedProperties, fit_properties
 from .records import OWNER_PROPERTY
 from .search_requests import search_bodies
 
@@ -40,6 +48,7 @@ _MATCH_PROPERTIES = (
     "lastmodifieddate",
     "hs_timezone",
 )
+_OWN_PROPERTIES = CONTACT_PROPERTIES | {PHONE_KEY, OWNER_PROPERTY}
 _MAX_PAGES = 5
 """Pages of 200 contacts that are read of one search."""
 _FIELDS: Mapping[str, ContactField] = {
@@ -103,11 +112,12 @@ class Contacts:
         """
         contacts = {str(number): self._new_contact(query) for number, query in enumerate(queries)}
         outcomes = write_leniently(
-            contacts,
+            {key: contact.values for key, contact in contacts.items()},
             self._send_new,
             is_sufficient=_has_address,
             stop_at_existing=True,
             optional=CONTACT_PROPERTIES | {OWNER_PROPERTY},
+            of_rule={name for contact in contacts.values() for name in contact.values} - _OWN_PROPERTIES,
         )
         return [
             self._result(query, contacts[key], outcome)
@@ -139,19 +149,14 @@ class Contacts:
 
     def update(self, contact_id: str, values: dict[str, str]) -> WriteOutcome:
         """Update one contact without the values that HubSpot refuses."""
-
-        def send(pending: Mapping[str, dict[str, str]], _traced: bool) -> Any:
-            body = {"properties": pending[contact_id]}
-            return SimpleNamespace(results=[self._account.objects.update("contacts", contact_id, body)])
-
-        outcomes = write_leniently(
-            {contact_id: values},
-            send,
-            is_sufficient=bool,
-            stop_at_existing=False,
+        return update_leniently(
+            self._account.objects,
+            "contacts",
+            contact_id,
+            values,
             optional=CONTACT_PROPERTIES | {OWNER_PROPERTY},
+            of_rule=values.keys(),
         )
-        return outcomes[contact_id]
 
     def _send_changes(self, pending: Mapping[str, dict[str, str]], traced: bool) -> Any:
         inputs = [
@@ -185,12 +190,12 @@ class Contacts:
         return matches
 
     def _result(
-        self, query: ContactQuery, sent: Mapping[str, str], outcome: WriteOutcome
+        self, query: ContactQuery, sent: FittedProperties, outcome: WriteOutcome
     ) -> str | NewContact | ContactRefused | DeliveryError:
         if outcome.id:
-            notes = []
+            notes = [*sent.notes, *refused_values(outcome.refused, sent.values.keys() - _OWN_PROPERTIES)]
             if code := outcome.refused.get(OWNER_PROPERTY):
-                self._account.owners.report_refused(sent[OWNER_PROPERTY])
+                self._account.owners.report_refused(sent.values[OWNER_PROPERTY])
                 notes.append(f"without the contact's owner, which HubSpot refused ({code})")
             return NewContact(outcome.id, refused_fields(outcome), notes=notes)
         if outcome.existing_id:
@@ -229,7 +234,7 @@ class Contacts:
                 values.pop(PHONE_KEY, None)
             return write()
 
-    def _new_contact(self, query: ContactQuery) -> dict[str, str]:
+    def _new_contact(self, query: ContactQuery) -> FittedProperties:
         contact = query.context.contact
         values = {
             "email": query.email,
@@ -239,13 +244,8 @@ class Contacts:
             "company": contact.company,
             PHONE_KEY: query.phone if self._account.has_phone_property else None,
         }
-        return to_properties(
-            self._account,
-            "contacts",
-            {name: value for name, value in values.items() if value}
-            | fields_to_write(self._properties, None)
-            | query.new_fields,
-        )
+        all_values = {**values, **fields_to_write(self._properties, None), **query.new_fields}
+        return fit_contact(self._account, all_values, query.context)
 
     def _find_existing(self, query: ContactQuery) -> str | None:
         if query.email and (items := self._account.read("contacts", [query.email], "email")):
@@ -254,6 +254,15 @@ class Contacts:
             items = self._account.read("contacts", [query.phone], PHONE_KEY)
             return str(items[0].id) if items else None
         return None
+
+
+def fit_contact(account: Account, values: Mapping[str, Any], context: Context) -> FittedProperties:
+    """Return the properties of a contact as HubSpot takes them. Name, company and addresses are texts."""
+    own = {name: value for name, value in values.items() if name in CONTACT_PROPERTIES or name == PHONE_KEY}
+    of_rule = {name: value for name, value in values.items() if name not in own}
+    fitted = fit_properties(account, "contacts", of_rule, context)
+    present = {name: value for name, value in own.items() if value}
+    return FittedProperties({**to_strings(present), **fitted.values}, fitted.notes)
 
 
 def _has_address(values: Mapping[str, str]) -> bool:

@@ -18,9 +18,8 @@ from bridge.connector import (
 from bridge.errors import PermanentError
 
 from .account import Account
-from .contact_source import Contacts, refused_fields
-from .fields import to_properties
-from .lenient_writes import WriteOutcome
+from .contact_source import Contacts, fit_contact, refused_fields
+from .lenient_writes import CONTACT_PROPERTIES, WriteOutcome, refused_values
 from .records import OWNER_PROPERTY
 from .scopes import CONTACTS
 from .settings import connector
@@ -76,13 +75,18 @@ def _write_contact(
     if current is None:
         return contact_result(contact, ())
     # The contact of another person gets none of this person's values.
-    changes = to_properties(
-        account, "contacts", fields_to_write(params.properties if contact.given_name else fields, current)
+    fitted = fit_contact(
+        account, fields_to_write(params.properties if contact.given_name else fields, current), context
     )
-    outcome = contacts.update(contact.id, changes) if changes else WriteOutcome()
+    outcome = contacts.update(contact.id, fitted.values) if fitted.values else WriteOutcome()
     if outcome.error is not None:
         raise outcome.error
-    notes = refusal_notes(refused_fields(outcome))
+    of_rule = params.properties.keys() - CONTACT_PROPERTIES - {OWNER_PROPERTY}
+    notes = [
+        *refusal_notes(refused_fields(outcome)),
+        *fitted.notes,
+        *refused_values(outcome.refused, of_rule),
+    ]
     if code := outcome.refused.get(OWNER_PROPERTY):
         if outcome.id is None:
             raise PermanentError(
@@ -92,4 +96,4 @@ def _write_contact(
     if outcome.existing_id:
         context.report_duplicate(contact.id, outcome.existing_id)
         notes.append(f"possible duplicate: the email belongs to record {outcome.existing_id}")
-    return contact_result(contact, changes, notes)
+    return contact_result(contact, fitted.values.keys() - outcome.refused.keys(), notes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 from bridge.connector import address_key
@@ -23,7 +24,9 @@ from .unique_properties import UNIQUE_PROPERTIES
 
 PHONE_KEY = UNIQUE_PROPERTIES["contacts"][0]
 CONTACT_PROPERTIES = frozenset({"email", "phone", "firstname", "lastname", "company"})
-"""Properties of a contact that the bridge writes by itself. A refused property of a rule fails the delivery instead."""
+"""Properties of a contact that the bridge writes by itself."""
+_WRONG_NAMES = {"PROPERTY_DOESNT_EXIST", "READ_ONLY_VALUE"}
+"""HubSpot's error codes for a property that nobody can write: an error of the rule, not of one value."""
 _MAX_ROUNDS = 4
 
 Properties = dict[str, str]
@@ -49,6 +52,18 @@ class WriteOutcome:
 
 
 @dataclass(frozen=True)
+class _Omissible:
+    """The properties that records can do without."""
+
+    optional: Collection[str]
+    of_rule: Collection[str]
+
+    def includes(self, name: str, code: str) -> bool:
+        """Return whether a record is written without this property, which HubSpot refused with an error code."""
+        return name in self.optional or (name in self.of_rule and code not in _WRONG_NAMES)
+
+
+@dataclass(frozen=True)
 class _Rejection:
     message: str
     error: DeliveryError
@@ -61,21 +76,24 @@ def write_leniently(
     is_sufficient: Callable[[Properties], bool],
     stop_at_existing: bool,
     optional: Collection[str] = CONTACT_PROPERTIES,
+    of_rule: Collection[str] = (),
     key_of: KeyOf | None = None,
 ) -> dict[str, WriteOutcome]:
     """Write records in one batch, and those that HubSpot rejects once more without what it refuses.
 
-    Only `optional` properties are left out. A record that is no longer sufficient is not written. If another record
-    has the unique value, the record is not written with `stop_at_existing`, and a contact is written without the
-    address otherwise. `key_of` is needed for records without an address.
+    Only `optional` properties are left out, and properties `of_rule` of which HubSpot refuses the value. A record
+    that is no longer sufficient is not written. If another record has the unique value, the record is not written
+    with `stop_at_existing`, and a contact is written without the address otherwise. `key_of` is needed for records
+    without an address.
     """
+    omissible = _Omissible(optional, of_rule)
     outcomes = {key: WriteOutcome() for key in records}
     pending = {key: dict(values) for key, values in records.items()}
     for attempt in range(_MAX_ROUNDS):
         if not pending:
             break
         try:
-            results = _send(pending, send, optional, key_of)
+            results = _send(pending, send, omissible, key_of)
         except Exception as error:
             failure = classify_error(error)
             if attempt == 0 or not isinstance(failure, PermanentError):
@@ -92,7 +110,7 @@ def write_leniently(
             refused = {
                 name: code
                 for name, code in refused_properties(result.message).items()
-                if name in optional and name in values
+                if name in values and omissible.includes(name, code)
             }
             if owner := existing_id(result.message):
                 outcome.existing_id = owner
@@ -116,7 +134,7 @@ def write_leniently(
 def _send(
     pending: Mapping[str, Properties],
     send: SendBatch,
-    optional: Collection[str],
+    omissible: _Omissible,
     key_of: KeyOf | None,
     *,
     traced: bool = False,
@@ -127,7 +145,8 @@ def _send(
     except Exception as error:
         sent = {name for values in pending.values() for name in values}
         is_rejected_value = is_conflict(error) or any(
-            name in optional and name in sent for name in refused_properties(body_of(error))
+            name in sent and omissible.includes(name, code)
+            for name, code in refused_properties(body_of(error)).items()
         )
         if status_of(error) not in (400, 409) or not is_rejected_value:
             raise
@@ -137,11 +156,11 @@ def _send(
                 failure = PermanentError("HubSpot reports a conflicting record", code="CONFLICT")
             return {key: _Rejection(body_of(error), failure) for key in pending}
         if not traced:
-            return _send(pending, send, optional, key_of, traced=True)
+            return _send(pending, send, omissible, key_of, traced=True)
         return {
             key: result
             for name, values in pending.items()
-            for key, result in _send({name: values}, send, optional, key_of).items()
+            for key, result in _send({name: values}, send, omissible, key_of).items()
         }
     unmentioned = _Rejection("", failure_in_batch(response))
     results: dict[str, str | _Rejection] = dict.fromkeys(pending, unmentioned)
@@ -172,3 +191,37 @@ def _written(pending: Mapping[str, Properties], items: list[Any], key_of: KeyOf 
         if key is not None:
             written[key] = str(item.id)
     return written
+
+
+def update_leniently(
+    api: Any,
+    kind: str,
+    record_id: str,
+    values: Properties,
+    *,
+    optional: Collection[str],
+    of_rule: Collection[str],
+) -> WriteOutcome:
+    """Update one record through the SDK's `basic_api`, without the values that HubSpot refuses."""
+
+    def send(pending: Mapping[str, Properties], _traced: bool) -> Any:
+        return SimpleNamespace(results=[api.update(kind, record_id, {"properties": pending[record_id]})])
+
+    outcomes = write_leniently(
+        {record_id: values},
+        send,
+        is_sufficient=bool,
+        stop_at_existing=False,
+        optional=optional,
+        of_rule=of_rule,
+    )
+    return outcomes[record_id]
+
+
+def refused_values(refused: Mapping[str, str], of_rule: Collection[str]) -> list[str]:
+    """Return a note for each property of a rule that HubSpot refused, with its error code."""
+    return [
+        f"without `{name}`, which HubSpot refused ({code})"
+        for name, code in refused.items()
+        if name in of_rule
+    ]

@@ -21,7 +21,7 @@ from bridge.connector import (
 
 from .account import Account
 from .errors import status_of
-from .fields import MAX_BODY_LENGTH, OWNER, to_properties
+from .fields import MAX_BODY_LENGTH, OWNER, to_strings
 from .params import DEAL, check_ids
 from .scopes import CONTACTS, TICKETS
 from .settings import connector
@@ -95,11 +95,12 @@ def _draft(account: Account, params: CreateTicketParams, query: ContactQuery) ->
             "hs_ticket_priority": params.priority,
             "source_type": _SOURCES[_kind(context)],
         }
-        return to_properties(account, "tickets", standard | fields_to_write(properties, None))
+        return to_strings(standard)
 
     notes = [f"in the first open stage: {stage.problem}"] if stage.problem else []
     skip = "" if params.on_missing == "create" else "no ticket: HubSpot has no such contact"
-    return Draft(context, build, params.owner, {"deals": params.deal}, (), notes, skip)
+    linked = {"deals": params.deal}
+    return Draft(context, build, params.owner, linked, fields_to_write(properties, None), (), notes, skip)
 
 
 def _kind(context: Context) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, datetime
 from typing import Any
 
 from bridge.connector import (
@@ -13,11 +12,15 @@ from bridge.connector import (
     Location,
     RuleProblem,
     did_you_mean,
+    find_option,
     nearest,
+    to_items,
+    to_text,
 )
 
 from .account import Account
 from .errors import required_scopes, status_of
+from .property_values import fit_value, options_of, takes_several
 from .records import OWNER_PROPERTY
 from .scopes import OWNERS_READ, Scopes
 
@@ -147,66 +150,21 @@ def _property_problem(
 
 
 def _value_problem(definition: Any, name: str, value: Any) -> tuple[str, str] | None:
-    values = (
-        value if isinstance(value, list) else str(value).split(";") if _takes_several(definition) else [value]
-    )
-    known = [item for item in values if item is not None and item is not FROM_EVENT]
-    if isinstance(value, list) and definition.type == "enumeration" and not _takes_several(definition):
-        return f"the property `{name}` takes one option, not a list", ""
-    if definition.type == "enumeration":
-        return next(filter(None, (_option_problem(definition, name, item) for item in known)), None)
-    requirement = _REQUIREMENTS.get(definition.type)
-    if requirement is None:
+    """Return why the property does not take a value, without the parts of it that come from the event."""
+    if isinstance(value, list):
+        value = [item for item in value if item is not FROM_EVENT]
+    problem = fit_value(definition, value).problem if value != [] else ""
+    if not problem:
         return None
-    must_be, is_valid = requirement
-    wrong = next((item for item in known if not is_valid(item)), None)
-    return None if wrong is None else (f"the property `{name}` must be {must_be}, not `{_shown(wrong)}`", "")
-
-
-def _takes_several(definition: Any) -> bool:
-    return bool(definition.field_type == "checkbox")
-
-
-def _option_problem(definition: Any, name: str, value: Any) -> tuple[str, str] | None:
-    options = {str(option.value): str(option.label) for option in definition.options or ()}
-    text = _shown(value).strip()
-    if not options or text in options:  # the options of an external list are not in the definition
-        return None
-    internal = next((option for option, label in options.items() if label.lower() == text.lower()), None)
-    hint = f"write `{internal}`, the internal value of this option" if internal else ""
-    return f"the property `{name}` has no option `{text}`", hint or did_you_mean(text, options)
+    if definition.type != "enumeration":
+        return f"the property `{name}` {problem}, not `{_shown(value)}`", ""
+    options = options_of(definition)
+    if isinstance(value, list) and not takes_several(definition):
+        return f"the property `{name}` {problem}", ""
+    items = to_items(value, options) if takes_several(definition) else [value]
+    unknown = next(item for item in items if find_option(item, options) is None)
+    return f"the property `{name}` has no option `{_shown(unknown)}`", did_you_mean(_shown(unknown), options)
 
 
 def _shown(value: Any) -> str:
-    return ("true" if value else "false") if isinstance(value, bool) else str(value)[:80]
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return not isinstance(value, bool)
-
-
-def _is_date(value: Any) -> bool:
-    if isinstance(value, date | datetime) or str(value).isdecimal():
-        return True
-    try:
-        datetime.fromisoformat(str(value))
-    except ValueError:
-        return False
-    return True
-
-
-def _is_boolean(value: Any) -> bool:
-    return _shown(value) in ("true", "false")
-
-
-_REQUIREMENTS = {
-    "number": ("a number", _is_number),
-    "bool": ("true or false", _is_boolean),
-    "date": ("a date like 2026-03-02", _is_date),
-    "datetime": ("a time like 2026-03-02T15:00:00Z", _is_date),
-}
-"""Type of a property -> what its value must be."""
+    return to_text(value)[:80]

@@ -15,7 +15,7 @@ from bridge.errors import DeliveryError, PermanentError, TransientError
 
 from .account import Account
 from .errors import body_of, required_scopes, status_of
-from .lenient_writes import WriteOutcome, write_leniently
+from .lenient_writes import WriteOutcome, refused_values, write_leniently
 from .unique_properties import UNIQUE_PROPERTIES
 
 OWNER_PROPERTY = "hubspot_owner_id"
@@ -66,6 +66,8 @@ class Record:
     """Object type -> ID."""
     notes: Sequence[str] = ()
     """What was left out, for the result's detail."""
+    of_rule: Collection[str] = ()
+    """Properties that the rule sets. The record is written without those of which HubSpot refuses the value."""
 
 
 Results = dict[str, Success | DeliveryError]
@@ -108,7 +110,7 @@ def _update(
         for key in existing_ids
     }
     try:
-        outcomes = _write(properties, send, lambda item: keys.get(str(item.id)))
+        outcomes = _write(records, properties, send, lambda item: keys.get(str(item.id)))
     except Exception as error:
         if status_of(error) != 404:
             raise
@@ -141,7 +143,7 @@ def _create(
 
     properties = {key: dict(record.properties) for key, record in records.items()}
     try:
-        outcomes = _write(properties, send, lambda item: (item.properties or {}).get(key_property))
+        outcomes = _write(records, properties, send, lambda item: (item.properties or {}).get(key_property))
     except Exception as error:
         if status_of(error) == 403 and (linked := _without_forbidden_types(account, records, error)):
             return linked
@@ -172,13 +174,16 @@ def _create(
     return repaired or {}
 
 
-def _write(properties: Mapping[str, dict[str, str]], send: Any, key_of: Any) -> dict[str, WriteOutcome]:
+def _write(
+    records: Mapping[str, Record], properties: Mapping[str, dict[str, str]], send: Any, key_of: Any
+) -> dict[str, WriteOutcome]:
     return write_leniently(
         properties,
         send,
         is_sufficient=lambda _values: True,
         stop_at_existing=True,
         optional=_OPTIONAL,
+        of_rule={name for key in properties for name in records[key].of_rule},
         key_of=key_of,
     )
 
@@ -202,7 +207,9 @@ def _result(account: Account, record: Record, outcome: WriteOutcome, detail: str
     refused = [
         f"without the {_OPTIONAL[name]}, which HubSpot refused ({code})"
         for name, code in outcome.refused.items()
+        if name in _OPTIONAL
     ]
+    refused += refused_values(outcome.refused, outcome.refused.keys() - _OPTIONAL.keys())
     notes = [*([detail] if detail else []), *record.notes, *refused]
     return Success(id=outcome.id, detail="; ".join(notes))
 

@@ -69,7 +69,7 @@ def _draft(params: LogMessageParams, context: Context) -> Draft:
 
     linked = {"deals": params.deal, "tickets": params.ticket}
     skip = "" if params.on_missing == "create" else "not logged: HubSpot has no such contact"
-    return Draft(context, build, params.owner, linked, (), (), skip)
+    return Draft(context, build, params.owner, linked, skip=skip)
 
 
 def _kind(params: LogMessageParams) -> str:

@@ -15,7 +15,7 @@ from bridge.connector import (
 )
 
 from .account import Account
-from .fields import OWNER, to_fitting_html, to_milliseconds, to_properties
+from .fields import OWNER, to_fitting_html, to_milliseconds, to_strings
 from .params import DEAL, TICKET, check_ids
 from .scopes import CONTACTS
 from .settings import connector
@@ -45,10 +45,11 @@ def create_task(account: Account, params: CreateTaskParams, context: Context) ->
             "hs_task_type": params.type,
             "hs_task_priority": params.priority,
         }
-        return to_properties(account, "tasks", standard | fields_to_write(params.properties, None))
+        return to_strings(standard)
 
     key = context.idempotency_token
-    draft = Draft(context, build, params.owner, {"deals": params.deal, "tickets": params.ticket})
+    linked = {"deals": params.deal, "tickets": params.ticket}
+    draft = Draft(context, build, params.owner, linked, fields_to_write(params.properties, None))
     queries = {key: params.contact_query(context, create=True)}
     result = write_batch(account, "tasks", queries, {key: draft})[key]
     if not isinstance(result, Success):

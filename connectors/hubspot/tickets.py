@@ -19,7 +19,8 @@ from bridge.errors import LookupInconclusive, PermanentError
 
 from .account import BATCH_SIZE, Account
 from .contact_source import Contacts
-from .fields import to_properties
+from .lenient_writes import refused_values, update_leniently
+from .property_values import fit_properties
 from .scopes import CONTACTS_READ, TICKETS
 from .settings import connector
 
@@ -92,7 +93,17 @@ def close_ticket(account: Account, params: CloseTicketParams, context: Context) 
         raise PermanentError(
             f"ticket pipeline {pipeline_id} has no closed stage: add one in HubSpot", code="no_closed_stage"
         )
-    values = fields_to_write(params.properties, newest.properties) | {"hs_pipeline_stage": stage_id}
-    changes = to_properties(account, "tickets", values)
-    account.objects.update("tickets", newest.id, {"properties": changes})
-    return Success(id=str(newest.id), detail="closed")
+    values = fields_to_write(params.properties, newest.properties)
+    of_rule = fit_properties(account, "tickets", values, context)
+    outcome = update_leniently(
+        account.objects,
+        "tickets",
+        str(newest.id),
+        {**of_rule.values, "hs_pipeline_stage": stage_id},
+        optional=(),
+        of_rule=of_rule.values.keys(),
+    )
+    if outcome.error is not None:
+        raise outcome.error
+    notes = [*of_rule.notes, *refused_values(outcome.refused, of_rule.values)]
+    return Success(id=str(newest.id), detail="; ".join(["closed", *notes]))

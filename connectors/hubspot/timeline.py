@@ -13,6 +13,7 @@ from bridge.connector import (
     ContactQuery,
     ContactRef,
     Context,
+    FieldValue,
     RelatedRecords,
     Success,
     forget_related_records,
@@ -23,6 +24,7 @@ from bridge.errors import DeliveryError, TransientError
 
 from .account import Account
 from .contact_source import Contacts
+from .property_values import fit_properties
 from .records import ASSOCIATION_TYPES, LINKED_TYPES, OWNER_PROPERTY, Record, write_records
 from .related_records import read_related
 
@@ -38,11 +40,13 @@ class Draft:
 
     context: Context
     build: Callable[[ContactRef | None], Mapping[str, str]]
-    """Returns the properties, without the owner, by contact."""
+    """Returns the properties that the action itself writes, without the owner, by contact."""
     owner: str | None = CONTACT_OWNER
     """`contact`, an owner's email address or an owner's ID."""
     linked: Mapping[str, str | None] = field(default_factory=dict)
     """Object type -> ID of the record to associate instead of the contact's only open one."""
+    properties: Mapping[str, FieldValue] = field(default_factory=dict)
+    """Properties that the rule sets."""
     transcript: Sequence[str] = ()
     """Bodies of further notes, in HTML."""
     notes: Sequence[str] = ()
@@ -152,10 +156,11 @@ def _record(
     lookup = account.owners.resolve(owner) if owner else None
     if lookup is not None and lookup.problem:
         notes.append(f"without the owner: {lookup.problem}")
-    properties = dict(draft.build(contact))
+    of_rule = fit_properties(account, kind, draft.properties, draft.context)
+    properties = {**draft.build(contact), **of_rule.values}
     if lookup is not None and lookup.id:
         properties.setdefault(OWNER_PROPERTY, lookup.id)
-    return Record(properties, linked, notes)
+    return Record(properties, linked, [*notes, *of_rule.notes], of_rule.values.keys())
 
 
 def _write_transcripts(

@@ -69,8 +69,11 @@ def test_upsert_contact_creates_contact_in_one_request(
         "lifecyclestage": "lead",
     }
     assert {name: created.properties[name] for name in expected} == expected
-    writes = [request for request in hubspot.requests() if not request.endswith(("batch/read", "search"))]
-    assert writes == ["POST /crm/objects/2026-03/contacts/batch/create"]
+    requests = [request for request in hubspot.requests() if not request.endswith(("batch/read", "search"))]
+    assert requests == [
+        "GET /crm/properties/2026-03/contacts",  # the types of the rule's properties, read once in ten minutes
+        "POST /crm/objects/2026-03/contacts/batch/create",
+    ]
 
 
 def test_upsert_contact_fills_empty_fields_and_overwrites_only_if_told(

@@ -1,0 +1,189 @@
+"""Structured results of a call (`event.callMetadata.custom`) in fields of a CRM: in the field's type, or left out.
+
+A language model fills the results in, so any JSON value may arrive for any field. No value costs the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from bridge_connectors.hubspot.property_values import fit_value
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridge.events import Event
+from bridge.sandbox import RunningSandbox
+from bridge.sandbox.hubspot.schema import PropertyDefinition
+from bridge.testing import event
+from tests.integration.crm import CrmConnection
+
+EMAIL = "maya.lindqvist@example.com"
+PROPERTIES = {
+    definition.name: definition
+    for definition in (
+        PropertyDefinition("budget", "number", field_type="number", custom=True),
+        PropertyDefinition("decision_maker", "bool", field_type="booleancheckbox", custom=True),
+        PropertyDefinition("visit_day", "date", field_type="date", custom=True),
+        PropertyDefinition("visit_at", "datetime", field_type="date", custom=True),
+        PropertyDefinition("urgency", "enumeration", ("low", "very_high"), field_type="select", custom=True),
+        PropertyDefinition(
+            "interests", "enumeration", ("bikes", "repairs"), field_type="checkbox", custom=True
+        ),
+        PropertyDefinition("remark", custom=True),
+    )
+}
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=30)
+    | st.sampled_from(
+        ["5", "5.50", "5,000", "yes", "NO", "Very high", "bikes; repairs", "bikes", "2026-03-02"]
+    )
+    | st.dates().map(str)
+    | st.datetimes(timezones=st.timezones() | st.none()).map(lambda time: time.isoformat()),
+    lambda items: st.lists(items, max_size=4),
+    max_leaves=5,
+)
+
+
+@pytest.fixture
+def hubspot(sandbox: RunningSandbox) -> Iterator[CrmConnection]:
+    connection = CrmConnection("hubspot", sandbox)
+    for kind in ("calls", "contacts", "tasks", "tickets"):
+        sandbox.hubspot.crm.types[kind].properties.update(PROPERTIES)
+    connection.connected.setup()
+    connection.requests()
+    yield connection
+    connection.close()
+
+
+def call(custom: dict[str, Any], connection: CrmConnection) -> Event:
+    changes = {"callMetadata.custom": custom, "metadata.contactEmail": EMAIL}
+    return event("call.completed", changes, clock=connection.clock)
+
+
+def described(definition: PropertyDefinition) -> SimpleNamespace:
+    """Return a definition as the SDK returns it."""
+    shown = definition.as_json()
+    options = [SimpleNamespace(value=item["value"], label=item["label"]) for item in shown["options"]]
+    return SimpleNamespace(type=shown["type"], field_type=shown["fieldType"], options=options)
+
+
+@given(value=VALUES, name=st.sampled_from(sorted(PROPERTIES)))
+@settings(max_examples=400, deadline=None)
+def test_hubspot_accepts_every_value_that_fits_and_the_rest_is_explained(value: Any, name: str) -> None:
+    result = fit_value(described(PROPERTIES[name]), value, "Europe/Stockholm")
+    assert result.text is not None or result.problem
+    if result.text is not None:
+        assert PROPERTIES[name].validation_error(result.text) is None
+        again = fit_value(described(PROPERTIES[name]), result.text)
+        assert (again.text, again.problem) == (result.text, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "stored"),
+    [
+        ("budget", 12000, "12000"),
+        ("budget", "12000.50", "12000.5"),
+        ("budget", [7], "7"),
+        ("decision_maker", True, "true"),
+        ("decision_maker", "No", "false"),
+        ("visit_day", "2026-03-05T23:30:00-05:00", "2026-03-05"),
+        ("visit_day", "2026-03-05", "2026-03-05"),
+        ("visit_at", "2026-03-05T15:00:00+01:00", "2026-03-05T14:00:00.000Z"),
+        ("visit_at", "2026-03-05", "2026-03-05T12:00:00.000Z"),
+        ("urgency", "Very high", "very_high"),
+        ("urgency", ["low"], "low"),
+        ("interests", ["repairs", "Bikes"], "repairs;bikes"),
+        ("interests", "bikes, repairs", "bikes;repairs"),
+        ("remark", ["a", 5.0, True], "a, 5, true"),
+        ("remark", 0, "0"),
+    ],
+)
+def test_results_are_written_in_the_types_of_hubspots_properties(
+    hubspot: CrmConnection, sandbox: RunningSandbox, name: str, value: Any, stored: str
+) -> None:
+    properties = {name: f"{{{{ event.callMetadata.custom.{name} }}}}"}
+    result = hubspot.deliver("log_call", call({name: value}, hubspot), {"properties": properties})
+    [logged] = sandbox.hubspot.calls
+    assert (logged.properties[name], result.detail) == (stored, "created a new contact")
+
+
+MISFITS = {
+    "budget": "about 5,000",
+    "decision_maker": "maybe",
+    "visit_day": "next week",
+    "visit_at": "2026-03-05T15:00",
+    "urgency": "whenever",
+    "interests": ["bikes", "boats"],
+}
+
+
+@pytest.mark.parametrize("action", ["log_call", "upsert_contact", "create_task", "create_ticket"])
+def test_result_that_does_not_fit_is_left_out_of_hubspot_and_named(
+    hubspot: CrmConnection, sandbox: RunningSandbox, action: str
+) -> None:
+    properties = {name: f"{{{{ event.callMetadata.custom.{name} }}}}" for name in MISFITS}
+    result = hubspot.deliver(action, call(MISFITS, hubspot), {"properties": properties})
+    kinds = {"log_call": "calls", "upsert_contact": "contacts", "create_task": "tasks"}
+    [record] = sandbox.hubspot.objects(kinds.get(action, "tickets"))
+    assert {name: record.properties.get(name) for name in MISFITS} == {
+        **dict.fromkeys(MISFITS),
+        "interests": "bikes",
+    }
+    for note in (
+        "without `budget`, which takes a number",
+        "without `decision_maker`, which takes true or false",
+        "without `visit_day`, which takes a date like 2026-03-02",
+        "without `visit_at`, which takes a time like 2026-03-02T15:00:00Z",
+        "without `urgency`, which has no such option",
+        "without some options of `interests`, which has no such option",
+    ):
+        assert note in result.detail
+    assert "5,000" not in result.detail
+
+
+def test_result_for_a_new_contact_does_not_lose_the_call(
+    hubspot: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    params = {"new_contact": {"budget": "{{ event.callMetadata.custom.budget }}", "hs_timezone": "Mars"}}
+    result = hubspot.deliver("log_call", call({"budget": "a lot"}, hubspot), params)
+    assert len(sandbox.hubspot.calls) == len(sandbox.hubspot.contacts) == 1
+    assert "without `budget`, which takes a number" in result.detail
+    assert "without `hs_timezone`, which HubSpot refused (INVALID_OPTION)" in result.detail
+
+
+def test_value_that_only_hubspot_refuses_is_left_out_for_one_record_of_the_batch(
+    hubspot: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    sandbox.hubspot.crm.types["calls"].properties["hs_timezone"] = PropertyDefinition(
+        "hs_timezone", "enumeration", field_type="select"
+    )
+    sources = [call({"zone": zone}, hubspot) for zone in ("us_slash_eastern", "Mars")]
+    properties = {"hs_timezone": "{{ event.callMetadata.custom.zone }}"}
+    fine, refused = hubspot.deliver_all("log_call", sources, {"properties": properties})
+    assert "without" not in fine.detail
+    assert "without `hs_timezone`, which HubSpot refused (INVALID_OPTION)" in refused.detail
+    zones = [item.properties.get("hs_timezone") for item in sandbox.hubspot.calls]
+    assert sorted(zones, key=str) == [None, "us_slash_eastern"]
+
+
+def test_option_that_was_added_a_moment_ago_is_read_again(
+    hubspot: CrmConnection, sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = {"properties": {"urgency": "{{ event.callMetadata.custom.urgency }}"}}
+    hubspot.deliver("log_call", call({"urgency": "low"}, hubspot), params)
+    properties = sandbox.hubspot.crm.types["calls"].properties
+    properties["urgency"] = PropertyDefinition(
+        "urgency", "enumeration", ("low", "new"), field_type="select", custom=True
+    )
+    definitions = hubspot.connected.client._definitions
+    read_at, cached = definitions["calls"]
+    definitions["calls"] = (read_at - 61, cached)
+    hubspot.deliver("log_call", call({"urgency": "new"}, hubspot), params)
+    assert {item.properties["urgency"] for item in sandbox.hubspot.calls} == {"low", "new"}
