@@ -15,7 +15,7 @@ from starlette.routing import Mount
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bridge.clock import Clock
-from bridge.sandbox import heppu, heppu_requests, slack
+from bridge.sandbox import heppu, heppu_requests, slack, teams
 from bridge.sandbox.control import Control
 from bridge.sandbox.email_account import EmailProvider
 from bridge.sandbox.faults import Fault, Faults, HostileResponse
@@ -58,11 +58,20 @@ class RunningSandbox:
         self.salesforce = salesforce.Salesforce(clock, self._faults)
         self.twilio = twilio.Twilio(clock, self._faults)
         self.slack = slack.Slack(clock, self._faults)
+        self.teams = teams.Teams(clock, self._faults)
         self.heppu = heppu.Heppu(clock, self._faults)
         self.email = EmailProvider(clock, self._faults, self._log)
         self._providers: dict[str, MockProvider] = {
             provider.name: provider
-            for provider in (self.hubspot, self.salesforce, self.twilio, self.slack, self.heppu, self.email)
+            for provider in (
+                self.hubspot,
+                self.salesforce,
+                self.twilio,
+                self.slack,
+                self.teams,
+                self.heppu,
+                self.email,
+            )
         }
         self._tls = tls
         self._http_socket = _listen(port)
@@ -111,6 +120,7 @@ class RunningSandbox:
             "EMAIL_SMTP_URL": f"smtp://127.0.0.1:{self.smtp_port}",
             "EMAIL_FROM": "Harbour Light <hello@harbourlight.example>",
             "SLACK_WEBHOOK_URL": f"{self.url}/slack{self.slack.webhook_path}",
+            "TEAMS_WEBHOOK_URL": f"{self.url}/teams{self.teams.workflow_path}",
             "HEPPU_API_URL": f"{self.url}/heppu/api/v1",
             "HEPPU_API_KEY": heppu_requests.API_KEY,
         }
@@ -130,7 +140,7 @@ class RunningSandbox:
 
     def fault(
         self,
-        provider: Literal["hubspot", "salesforce", "twilio", "slack", "heppu", "email"],
+        provider: Literal["hubspot", "salesforce", "twilio", "slack", "teams", "heppu", "email"],
         *,
         path: str = "*",
         method: str | None = None,

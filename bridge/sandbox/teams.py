@@ -206,7 +206,10 @@ def _problem_of(message: Any) -> str:
     if card.get("version") not in _VERSIONS:
         return "Property 'version' is not supported"
     # The workflow stores the card as a string within JSON.
-    if len(json.dumps(json.dumps(message)).encode()) > MAX_MESSAGE_BYTES:
+    if (
+        len(json.dumps(json.dumps(message, ensure_ascii=False), ensure_ascii=False).encode())
+        > MAX_MESSAGE_BYTES
+    ):
         return "MessageSizeExceeded"
     return _card_problem(card)
 

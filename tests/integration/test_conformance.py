@@ -13,7 +13,13 @@ from bridge.sandbox import RunningSandbox, start_sandbox
 from bridge.testing import ConnectorConformance, Received, Reply, StubServer, connect, load_connector
 
 When = Literal["before", "after"]
-PATHS = {"slack": "/services/*", "twilio": "*/Messages.json", "heppu": "*/calls/schedule", "email": "*"}
+PATHS = {
+    "slack": "/services/*",
+    "teams": "*/invoke",
+    "twilio": "*/Messages.json",
+    "heppu": "*/calls/schedule",
+    "email": "*",
+}
 METHODS = {"email": "DATA"}
 PHONE, EMAIL = "+12125550193", "wilhelmina.q@quistgaard.example"
 """The contact of the suite's events."""
@@ -135,6 +141,21 @@ class TestSlack(ConnectorConformance):
 
     def confirms_without_body(self, action: Action) -> bool:
         return True  # servers that accept Slack's messages
+
+
+class TestTeams(ConnectorConformance):
+    connector = load_connector("teams")
+
+    def environ(self, url: str) -> Mapping[str, str]:
+        return {
+            "TEAMS_WEBHOOK_URL": f"{url}/workflows/0a1b/triggers/manual/paths/invoke?sig=secret-of-the-workflow"
+        }
+
+    def provider(self):
+        return sandbox_provider("teams")
+
+    def success_statuses(self, action: Action) -> Collection[int]:
+        return {200, 202}
 
 
 class TestTwilio(ConnectorConformance):

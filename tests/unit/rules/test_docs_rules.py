@@ -39,6 +39,7 @@ SNIPPETS = [
         ("reference", REFERENCE),
         ("cookbook", COOKBOOK),
         ("hubspot", HUBSPOT),
+        *((name, (ROOT / "docs" / f"{name}.md").read_text("utf-8")) for name in ("teams",)),
     )
     for match in re.finditer(r"```yaml\n(.*?)```", page, re.DOTALL)
 ]
