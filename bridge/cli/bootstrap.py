@@ -32,6 +32,7 @@ from bridge.unsubscribe_links import unsubscribe_link
 from bridge.worker.account import Accounts
 from bridge.worker.attempt import AttemptRunner
 from bridge.worker.earlier_deliveries import report_reload
+from bridge.worker.provider_links import ProviderLinks
 from bridge.worker.router import Router
 from bridge.worker.rules_reloader import RulesFile
 from bridge.worker.service import Worker, WorkerSettings
@@ -189,7 +190,7 @@ def build_worker(
 ) -> Worker:
     """Build the worker that runs the deliveries of these accounts."""
     link = unsubscribe_link(settings.bridge_public_url, settings.secret_keys)
-    attempts = AttemptRunner(database, settings.bridge_public_url, link)
+    attempts = AttemptRunner(database, settings.bridge_public_url, link, ProviderLinks(accounts.get))
     limits = WorkerSettings(
         settings.bridge_recipient_allowlist,
         settings.bridge_retention,

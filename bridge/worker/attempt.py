@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from bridge.store.possible_duplicates import save_possible_duplicate
 from bridge.store.queries import external_ids_in_use
 from bridge.worker.account import Account
 from bridge.worker.attempt_traces import traceparent_of
+from bridge.worker.provider_links import ProviderLinks
 from bridge.worker.result_policy import NotStarted, UnsupportedByThisVersion, to_delivery_error
 
 CallResult = Success | Exception | None
@@ -39,6 +40,7 @@ class AttemptRunner:
     public_url: str | None = None
     unsubscribe_url: Callable[[str, str], str | None] = lambda _channel, _address: None
     """Return a signed link that opts an address out of a channel."""
+    links: ProviderLinks = field(default_factory=ProviderLinks)
 
     def run(self, account: Account, call: Sequence[ClaimedDelivery], deadline: float) -> list[CallResult]:
         """Make one call before `deadline` (an `uptime()`); return one result per delivery, in order.
@@ -120,6 +122,7 @@ class AttemptRunner:
                 unsubscribe_url=link,
                 internal=internal,
                 traceparent=traceparent_of(claimed),
+                find_crm_record=lambda: self.links.crm_record(self.database, claimed.event.contact),
                 ids_used_by_others=lambda ids: external_ids_in_use(
                     self.database, delivery.connection, delivery.id, ids
                 ).union(delivery.options.undelivered_ids),
