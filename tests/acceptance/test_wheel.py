@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
+import venv
 import zipfile
 from pathlib import Path
 
@@ -14,25 +17,40 @@ import pytest
 from tests.acceptance.service_process import clean_environment
 
 ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "heppu-bridge-lighthouse"
 
 
 @pytest.fixture(scope="module")
-def site_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the unpacked wheel."""
-    source, wheels = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheels")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of the bridge."""
+    source = tmp_path_factory.mktemp("source")
     for name in ("bridge", "connectors"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
-         "--wheel-dir", str(wheels), str(source)],
-        check=True, capture_output=True, timeout=100,
-    )  # fmt: skip
-    (wheel,) = wheels.iterdir()
+    return build_wheel(source, tmp_path_factory.mktemp("wheels"))
+
+
+@pytest.fixture(scope="module")
+def site_packages(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the unpacked wheel."""
     target = tmp_path_factory.mktemp("site-packages")
     zipfile.ZipFile(wheel).extractall(target)
     return target
+
+
+def build_wheel(source: Path, target: Path) -> Path:
+    """Build a wheel from the files in `source` and return its path."""
+    pip("wheel", "--no-build-isolation", "--wheel-dir", str(target), str(source))
+    (wheel,) = target.iterdir()
+    return wheel
+
+
+def pip(*arguments: str, python: Path | None = None) -> None:
+    """Run pip for an environment, without an index and without dependencies."""
+    environment = ("--python", str(python)) if python else ()
+    command = [sys.executable, "-m", "pip", *environment, arguments[0], "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*command, *arguments[1:]], check=True, capture_output=True, timeout=100)
 
 
 def run(
@@ -67,6 +85,40 @@ def test_command_without_sandbox_extra_names_the_install_command(
     assert f"`bridge {command}` needs the sandbox extra" in result.stderr
     assert "pip install 'heppu-bridge[sandbox]'" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_connector_package_works_in_an_environment_of_its_own(wheel: Path, tmp_path: Path) -> None:
+    source, wheels = tmp_path / "source", tmp_path / "wheels"
+    shutil.copytree(EXAMPLE, source, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "build"))
+    wheels.mkdir()
+    example = build_wheel(source, wheels)
+    environment = tmp_path / "environment"
+    venv.create(environment, with_pip=False)
+    python = environment / "bin" / "python"
+    pip("install", str(wheel), str(example), python=python)
+    # The libraries of the bridge come from here, because tests use no index.
+    (site,) = environment.glob("lib/*/site-packages")
+    (site / "libraries.pth").write_text(sysconfig.get_path("purelib"))
+
+    def run_here(*command: str) -> str:
+        result = subprocess.run(
+            [str(python), "-P", "-m", *command], cwd=source, env=clean_environment(), capture_output=True, text=True,
+            timeout=100,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    connectors = {
+        item["name"]: item for item in json.loads(run_here("bridge", "connectors", "--json"))["items"]
+    }
+    assert connectors["lighthouse"]["origin"] == "heppu-bridge-lighthouse"
+    assert connectors["lighthouse"]["actions"] == ["put_up_note"]
+    assert connectors["hubspot"]["origin"].startswith(str(environment))  # not this checkout's
+    assert "LIGHTHOUSE_TOKEN" in run_here("bridge", "connectors", "show", "lighthouse")
+    # It sends its note, and passes the conformance suite that came with the wheel of the bridge.
+    summary = run_here("pytest", "-q", "-p", "no:cacheprovider", "tests").splitlines()[-1]
+    assert "passed" in summary
+    assert "failed" not in summary
 
 
 @pytest.mark.faults
