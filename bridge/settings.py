@@ -187,8 +187,9 @@ class Settings(EnvironmentModel):
     """Port on which `bridge worker` serves `/metrics`, `/healthz` and `/readyz`, at BRIDGE_HOST. `bridge serve` has
     them on BRIDGE_PORT. If not set, `bridge worker` has no port."""
     bridge_secret_key: Secrets = ()
-    """Encrypts unsubscribe links and hashes the opt-outs of erased contacts. To change it, put the new value before the
-    old one, separated by a comma: links in emails already sent, and opt-outs already hashed, need the old one."""
+    """Encrypts unsubscribe links and the tokens of connections, and hashes the opt-outs of erased contacts. To change
+    it, put the new value before the old one, separated by a comma: links in emails already sent, and opt-outs already
+    hashed, need the old one."""
     bridge_encryption_keys: Secrets = ()
     """Encrypts the bodies of events, their traces and the details of conversations in the database. To change it, put
     the new value before the old one, separated by a comma, then run `bridge db reencrypt`."""

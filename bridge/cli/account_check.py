@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,15 +11,19 @@ from typing import Any
 from pydantic import SecretStr
 from rich.status import Status
 
+from bridge.cli.db import open_store
 from bridge.cli.output import errors, pluralize
 from bridge.clock import uptime
 from bridge.connector import ActionUse, Connector, ConnectorSettings
 from bridge.connector.deadline import attempt_deadline
 from bridge.connector.discovery import name_variables, read_settings
+from bridge.connector.tokens import TokenStore
 from bridge.errors import AccountError, AuthenticationError, ConfigError, DeliveryError
 from bridge.rules.action_uses import diagnostic
 from bridge.rules.model import Diagnostic
+from bridge.settings import Settings
 from bridge.telemetry import mask
+from bridge.worker.account import shared_token_store
 
 TIMEOUT_SECONDS = 60.0
 """Timeout for one account."""
@@ -76,17 +81,34 @@ def _run(
     with Status(f"Connecting to {name} ...", console=errors()):
         try:
             settings = read_settings(connector, name, environ)
-            client = connector.build_client(settings) if connector.build_client else settings
-            try:
-                with attempt_deadline(uptime() + TIMEOUT_SECONDS):
-                    return run(client)
-            finally:
-                close = getattr(client, "close", None)
-                if callable(close):
-                    close()
+            with _token_store(connector, name, settings, environ) as store:
+                client = connector.open_client(settings, store)
+                try:
+                    with attempt_deadline(uptime() + TIMEOUT_SECONDS):
+                        return run(client)
+                finally:
+                    close = getattr(client, "close", None)
+                    if callable(close):
+                        close()
         except Exception as error:
             advice = name_variables(_advice(error, connector, settings, name), connector, name)
             return AccountResult(name, False, advice)
+
+
+@contextmanager
+def _token_store(
+    connector: Connector, name: str, settings: ConnectorSettings, environ: Mapping[str, str]
+) -> Iterator[TokenStore | None]:
+    """Yield the service's store of the connection's token if only that has a refresh token that works.
+
+    Otherwise, a check logs in for itself, so that it verifies the credentials in the settings.
+    """
+    if connector.obtain_token is None or connector.first_refresh_token is None:
+        yield None
+        return
+    service = Settings.load(environ)
+    with open_store(service) as database:
+        yield shared_token_store(database, connector, name, settings, service.secret_keys)
 
 
 def _advice(error: Exception, connector: Connector, settings: ConnectorSettings | None, name: str) -> str:

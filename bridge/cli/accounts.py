@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from bridge.connector import Connector
@@ -15,7 +15,7 @@ from bridge.store.connections import register_accounts
 from bridge.store.database import Database
 from bridge.store.queries import connections_in_use
 from bridge.telemetry import log
-from bridge.worker.account import Account, Accounts
+from bridge.worker.account import Account, Accounts, shared_token_store
 
 
 def connections_used_by(rules: Rules, registry: Registry) -> dict[str, Connector]:
@@ -32,14 +32,24 @@ class AccountOpener:
     """Opens the accounts of one process and registers their connections; `accounts` has those that are open."""
 
     def __init__(
-        self, database: Database, registry: Registry, environ: Mapping[str, str], *, required: bool
+        self,
+        database: Database,
+        registry: Registry,
+        environ: Mapping[str, str],
+        *,
+        required: bool,
+        token_keys: Sequence[str] = (),
     ) -> None:
-        """With `required`, a connection of the rules without settings is an error; otherwise it is left out."""
+        """With `required`, a connection of the rules without settings is an error; otherwise it is left out.
+
+        `token_keys` encrypt the connections' tokens.
+        """
         self.accounts: Final = Accounts()
         self._database = database
         self._registry = registry
         self._environ = environ
         self._required = required
+        self._token_keys = token_keys
 
     def open_used(self, rules: Rules) -> None:
         """Open the accounts that these rules are the first to use. Raise ConfigError naming every missing variable."""
@@ -71,7 +81,9 @@ class AccountOpener:
         opened, errors = {}, {}
         for name, connector in connectors.items():
             try:
-                opened[name] = Account(name, connector, read_settings(connector, name, self._environ))
+                settings = read_settings(connector, name, self._environ)
+                store = shared_token_store(self._database, connector, name, settings, self._token_keys)
+                opened[name] = Account(name, connector, settings, store)
             except ConfigError as error:
                 errors[name] = error
         if opened and not (errors and all_or_none):

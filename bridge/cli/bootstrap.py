@@ -142,7 +142,9 @@ def build_service(
     if settings.bridge_delete_after is not None:
         database.has_deleted_events = True  # soon, by this process or another one
     try:
-        opener = AccountOpener(database, registry, environ, required=role.needs_accounts)
+        opener = AccountOpener(
+            database, registry, environ, required=role.needs_accounts, token_keys=settings.secret_keys
+        )
 
         def prepare(changed: Rules) -> None:
             """Refuse rules whose tests fail, and open the accounts that they use."""

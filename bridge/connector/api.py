@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
+from functools import partial
 from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 from bridge.connector.action_name import ActionName
@@ -20,6 +21,7 @@ from bridge.connector.callbacks import (
 from bridge.connector.context import Context
 from bridge.connector.params import ConnectorSettings, Params
 from bridge.connector.provider_records import ProviderRecord, UncertainDelivery, WhereToLook
+from bridge.connector.tokens import Token, TokenSource, TokenStore
 from bridge.connector.transport import failure_from_exception
 from bridge.errors import DeliveryError
 from bridge.lazy import lazy
@@ -204,10 +206,14 @@ class Connector:
     limits: Limits = field(default_factory=Limits)
     description: str = ""
     group: ConnectorGroup = ConnectorGroup.OTHER
-    build_client: Callable[[Any], Any] | None = None
+    build_client: Callable[..., Any] | None = None
     """The function that `@connector.client` decorates. If it is None, actions get the settings instead of a client."""
+    first_refresh_token: str | None = None
+    """The setting with the first refresh token, if the provider exchanges the refresh token with every use. The later
+    ones exist only in the database, so such a connector needs BRIDGE_SECRET_KEY."""
     actions: dict[str, Action] = field(default_factory=dict, init=False)
     callbacks: dict[str, Callback] = field(default_factory=dict, init=False)
+    obtain_token: Callable[[Any, Token | None], Token] | None = field(default=None, init=False)
     run_check: Callable[..., str] | None = field(default=None, init=False)
     run_check_rules: Callable[..., Sequence[Any]] | None = field(default=None, init=False)
     run_setup: Callable[..., str] | None = field(default=None, init=False)
@@ -228,6 +234,8 @@ class Connector:
             raise ValueError(f"connector name {self.name!r}: lowercase letters, digits and _ only")
         if self.limits.timeout >= 30:
             raise ValueError(f"connector {self.name}: the timeout must be shorter than the lease (30 s)")
+        if self.first_refresh_token not in (None, *self.settings.model_fields):
+            raise TypeError(f"connector {self.name}: {self.first_refresh_token!r} is not one of its settings")
 
     def find_action(self, full_name: str) -> Action | None:
         """Return the action named `connector.action`; None if this version of the connector lacks it."""
@@ -240,6 +248,27 @@ class Connector:
             per_second=settings.per_second or self.limits.per_second,
             concurrency=settings.concurrency or self.limits.concurrency,
         )
+
+    def open_client(self, settings: Any, store: TokenStore | None = None) -> Any:
+        """Return a client for these settings; processes that share a `store` share the connection's token."""
+        if self.build_client is None:
+            return settings
+        if self.obtain_token is None:
+            return self.build_client(settings)
+        obtain = partial(self.obtain_token, settings)
+        return self.build_client(settings, TokenSource(obtain, store, lambda error: self.classify(error)))
+
+    def token(self, function: F) -> F:
+        """Decorator: `(settings, previous: Token | None) -> Token` logs in, or refreshes the previous token.
+
+        The client is then built with `(settings, tokens)`, for `JsonApi(..., token=tokens)`. The bridge stores the
+        token sealed. It calls the function when there is none, shortly before it expires, and once after a 401: in
+        one thread of one process, while the others wait. `request_token` sends the request of OAuth 2.0. Nothing has
+        been written yet, so of what the function raises, a 5xx or a lost response becomes TransientError, and a
+        refusal AuthenticationError.
+        """
+        self.obtain_token = function
+        return function
 
     def client(self, function: F) -> F:
         """Decorator of a function or a class: `(settings) -> client`, called once per connection.

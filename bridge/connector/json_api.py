@@ -22,6 +22,7 @@ from bridge.connector.json_response import checked_value, json_object, parse_jso
 from bridge.connector.pagination import Pagination
 from bridge.connector.request_path import fill_path
 from bridge.connector.response_limits import MAX_RESPONSE_SECONDS
+from bridge.connector.tokens import Token, TokenSource
 from bridge.connector.transport import (
     failure_from_exception,
     failure_from_status,
@@ -45,11 +46,12 @@ MAX_PAGES = 20
 
 
 class JsonApi:
-    """A thread-safe client of one provider's JSON API. It never repeats a request and never follows a redirect.
+    """A thread-safe client of one provider's JSON API. It repeats no failed request and follows no redirect.
 
-    `provider` is its name in messages, `url` the base of all paths. The credentials are `bearer` (a token), `basic`
-    (user and password) or one of `headers`. `refusal` sees every response before its status is read, also those with
-    2xx, because some providers report errors with status 200.
+    `provider` is its name in messages, `url` the base of all paths. The credentials are `bearer` (a fixed token),
+    `basic` (user and password), one of `headers`, or the `token` that the function under `@connector.token` obtains:
+    after a 401, which proves that nothing happened, a request is sent once more with a new one. `refusal` sees every
+    response before its status is read, also those with 2xx, because some providers report errors with status 200.
     """
 
     def __init__(
@@ -59,11 +61,12 @@ class JsonApi:
         *,
         bearer: str | SecretStr | None = None,
         basic: tuple[str, str | SecretStr] | None = None,
+        token: TokenSource | None = None,
         headers: Mapping[str, str | SecretStr] | None = None,
         refusal: Refusal | None = None,
     ) -> None:
-        if bearer is not None and basic is not None:
-            raise TypeError("JsonApi: pass either bearer or basic")
+        if sum(login is not None for login in (bearer, basic, token)) > 1:
+            raise TypeError("JsonApi: pass one of bearer, basic and token")
         sent = {"Accept": "application/json"} | {
             name: _plain(value) for name, value in (headers or {}).items()
         }
@@ -81,6 +84,7 @@ class JsonApi:
         self._provider = provider
         self._base = httpx.URL(_plain(url))
         self._refusal = refusal
+        self._tokens = token
         self._http = http_client(headers=sent)
 
     def close(self) -> None:
@@ -297,6 +301,15 @@ class JsonApi:
             ) from None
 
     def _exchange(self, request: httpx.Request, *, writes: bool = False) -> httpx.Response:
+        if self._tokens is None:
+            return self._transmit(request, writes=writes)
+        token = self._tokens.current()
+        response = self._transmit(_authorized(request, token), writes=writes)
+        if response.status_code != 401:
+            return response
+        return self._transmit(_authorized(request, self._tokens.current(refused=token)), writes=writes)
+
+    def _transmit(self, request: httpx.Request, *, writes: bool) -> httpx.Response:
         try:
             response = self._http.send(request)
         except Exception as error:
@@ -373,6 +386,11 @@ def _without_effect(error: OutcomeUnknown) -> DeliveryError:
     if has_written():
         return error
     return TransientError(error.detail, reason=error.reason, retry_after=error.retry_after)
+
+
+def _authorized(request: httpx.Request, token: Token) -> httpx.Request:
+    request.headers["Authorization"] = f"Bearer {token.access.get_secret_value()}"
+    return request
 
 
 def _plain(value: str | SecretStr) -> str:

@@ -25,9 +25,12 @@ from bridge.testing.secrecy_tests import SecrecyTests
 from bridge.testing.side_effect_tests import SideEffectTests
 from bridge.testing.stub_server import Reply
 from bridge.testing.suite_base import CONTACT, listing
+from bridge.testing.token_tests import TokenTests
 
 
-class ConnectorConformance(ResponseTests, DeadlineTests, SecrecyTests, LookupTests, SideEffectTests):
+class ConnectorConformance(
+    ResponseTests, DeadlineTests, SecrecyTests, LookupTests, SideEffectTests, TokenTests
+):
     """The conformance suite. Subclass it once per connector; pytest runs each test for each action."""
 
     @classmethod

@@ -153,8 +153,7 @@ class Connected:
         self.connector = connector
         self.name = connection or connector.name
         self.settings = read_settings(connector, self.name, environ)
-        build = connector.build_client
-        self.client: Any = build(self.settings) if build else self.settings
+        self.client: Any = connector.open_client(self.settings)
 
     def __enter__(self) -> Self:
         return self

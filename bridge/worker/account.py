@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +20,11 @@ from pydantic import BaseModel, SecretStr
 from bridge.clock import uptime
 from bridge.connector import Action, Connector, ConnectorSettings, Limits
 from bridge.connector.deadline import Quota
-from bridge.store.database import ALL_TOPICS
+from bridge.connector.tokens import TokenStore
+from bridge.errors import ConfigError
+from bridge.store.database import ALL_TOPICS, Database
 from bridge.store.deliveries import Delivery
+from bridge.store.tokens import StoredTokens
 from bridge.telemetry import log
 from bridge.worker.account_threads import AccountThreads
 
@@ -45,6 +48,8 @@ class Account:
     name: str
     connector: Connector
     settings: ConnectorSettings
+    token_store: TokenStore | None = None
+    """Where the processes share the connection's token. None: each process has its own."""
     average_call_seconds: float = 1.0
     """Moving average of the duration of a call."""
     _requests_per_call: float = 1.0
@@ -68,15 +73,13 @@ class Account:
     @cached_property
     def fingerprint(self) -> str:
         """A hash that changes with the settings and does not reveal them."""
-        text = json.dumps(self.settings.model_dump(), default=_serialize_secret, sort_keys=True)
-        return hashlib.scrypt(text.encode(), salt=self.name.encode(), n=1024, r=8, p=1, dklen=12).hex()
+        return _fingerprint(self.name, self.settings.model_dump())
 
     def client(self) -> Any:
         """Return the connector's client for this account. The first call builds it."""
         with self._client_lock:
             if self._client is None:
-                build = self.connector.build_client
-                self._client = build(self.settings) if build else self.settings
+                self._client = self.connector.open_client(self.settings, self.token_store)
             return self._client
 
     @property
@@ -149,6 +152,37 @@ class Account:
                 close()
             except Exception as error:
                 log.warning("failed to close client", connection=self.name, exc_info=error)
+
+
+def shared_token_store(
+    database: Database,
+    connector: Connector,
+    connection: str,
+    settings: ConnectorSettings,
+    keys: Sequence[str],
+) -> TokenStore | None:
+    """Return where the processes share a connection's token; None if it has none, or if there is no key to seal it.
+
+    Raise ConfigError if the token would be lost without a key. A connection whose refresh token changes keeps it until
+    the first one is replaced: after other settings have changed, the first one no longer works.
+    """
+    first = connector.first_refresh_token
+    if connector.obtain_token is None:
+        return None
+    if not keys:
+        if first is None:
+            return None
+        raise ConfigError(
+            "set BRIDGE_SECRET_KEY: the refresh token changes with every use, and is stored encrypted with that key"
+        )
+    values = settings.model_dump()
+    fingerprint = _fingerprint(connection, values if first is None else {first: values[first]})
+    return StoredTokens(database, connection, fingerprint, keys, required=first is not None)
+
+
+def _fingerprint(connection: str, values: Mapping[str, Any]) -> str:
+    text = json.dumps(values, default=_serialize_secret, sort_keys=True)
+    return hashlib.scrypt(text.encode(), salt=connection.encode(), n=1024, r=8, p=1, dklen=12).hex()
 
 
 def _serialize_secret(value: Any) -> Any:

@@ -13,6 +13,8 @@ from email.utils import parseaddr
 
 from bridge.connector import (
     IncompleteResponse,
+    Token,
+    TokenSource,
     add_private_ca,
     check_deadline,
     failure_from_exception,
@@ -22,7 +24,6 @@ from bridge.connector import (
 from bridge.errors import AccountError, AuthenticationError, DeliveryError, PermanentError, TransientError
 
 from .limited_smtp import LimitedSmtp, LimitedSmtpOverTls
-from .oauth import TokenSource
 from .replies import error_from_reply
 from .settings import Settings, SmtpServer, connector, header_address, parse_smtp_url
 
@@ -35,14 +36,15 @@ MAX_CONNECTION_AGE = 300.0
 class SmtpClient:
     """Pool of connections to the SMTP server, with the configured sender addresses."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tokens: TokenSource) -> None:
         name, address = parseaddr(settings.sender)
         self.sender = header_address(address, name)
         self.reply_to = settings.reply_to
         self.return_path = settings.return_path or self.sender.addr_spec
         self.own_addresses = (self.sender.addr_spec, self.return_path, self.reply_to or "")
         self._server = parse_smtp_url(settings.smtp_url.get_secret_value())
-        self._tokens = TokenSource(settings) if settings.uses_oauth else None
+        self._tokens = tokens if settings.uses_oauth else None
+        self._mailbox = settings.oauth_mailbox
         self._idle: deque[tuple[smtplib.SMTP, float]] = deque()
 
     @contextmanager
@@ -60,8 +62,6 @@ class SmtpClient:
         """Close the idle connections."""
         while self._idle:
             self._idle.pop()[0].close()
-        if self._tokens is not None:
-            self._tokens.close()
 
     def _reuse(self) -> tuple[smtplib.SMTP, float] | None:
         """Return the last used connection if the server still answers. Only before a message is it safe to test."""
@@ -112,7 +112,7 @@ class SmtpClient:
             if not server.tls and not is_loopback(server.host):
                 _start_tls(smtp, server)
             if self._tokens is not None:
-                _log_in_by_oauth(smtp, self._tokens)
+                _log_in_by_oauth(smtp, self._mailbox, self._tokens)
             elif server.user is not None and server.password is not None:
                 _log_in_by_password(smtp, server.user, server.password.get_secret_value())
         except smtplib.SMTPResponseException as error:
@@ -171,17 +171,17 @@ def _log_in_by_password(smtp: smtplib.SMTP, user: str, password: str) -> None:
         raise smtplib.SMTPAuthenticationError(code, reply)
 
 
-def _log_in_by_oauth(smtp: smtplib.SMTP, tokens: TokenSource) -> None:
+def _log_in_by_oauth(smtp: smtplib.SMTP, mailbox: str, tokens: TokenSource) -> None:
     """Log in with a token. If the server refuses a token, it may have been revoked: log in once more with a new one."""
     _require_mechanism(smtp, ("XOAUTH2",))
-    token = tokens.token()
+    token = tokens.current()
     try:
-        _authenticate(smtp, tokens.user, token)
+        _authenticate(smtp, mailbox, token)
     except smtplib.SMTPAuthenticationError as error:
         if error.smtp_code != 535:
             raise
         try:
-            _authenticate(smtp, tokens.user, tokens.token(refused=token))
+            _authenticate(smtp, mailbox, tokens.current(refused=token))
         except smtplib.SMTPAuthenticationError as second:
             if second.smtp_code != 535:
                 raise
@@ -193,11 +193,12 @@ def _log_in_by_oauth(smtp: smtplib.SMTP, tokens: TokenSource) -> None:
             ) from error
 
 
-def _authenticate(smtp: smtplib.SMTP, user: str, token: str) -> None:
+def _authenticate(smtp: smtplib.SMTP, user: str, token: Token) -> None:
     """Send AUTH XOAUTH2. To the challenge that follows a refusal, the client answers with an empty line."""
 
     def respond(challenge: bytes | None = None) -> str:
-        return f"user={user}\x01auth=Bearer {token}\x01\x01" if challenge is None else ""
+        login = f"user={user}\x01auth=Bearer {token.access.get_secret_value()}\x01\x01"
+        return login if challenge is None else ""
 
     smtp.auth("XOAUTH2", respond)
 
@@ -252,9 +253,9 @@ def utf8_options(smtp: smtplib.SMTP, own: Sequence[str], others: Sequence[str] =
 
 
 @connector.client
-def client(settings: Settings) -> SmtpClient:
+def client(settings: Settings, tokens: TokenSource) -> SmtpClient:
     """Return an SMTP client that verifies certificates and waits for every reply with a timeout."""
-    return SmtpClient(settings)
+    return SmtpClient(settings, tokens)
 
 
 @connector.check

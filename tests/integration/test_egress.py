@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import smtplib
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import pytest
 import requests
 
 from bridge.clock import uptime
-from bridge.connector import DeadlineAdapter, failure_from_exception, http_client
+from bridge.connector import DeadlineAdapter, TokenSource, failure_from_exception, http_client
 from bridge.connector.deadline import attempt_deadline
 from bridge.connector.egress import Egress, Proxy, configure_egress, use_egress
 from bridge.errors import ConfigError, DeliveryError, OutcomeUnknown, PermanentError, TransientError
@@ -147,7 +148,7 @@ def test_private_authority_is_trusted_for_email(authority: Authority) -> None:
         settings = EmailSettings(smtp_url=f"smtp://localhost:{sandbox.smtp_port}", sender="a@example.com")
         for trusted in (False, True):
             use_egress(Egress(authority.file if trusted else None))
-            client = SmtpClient(settings)
+            client = SmtpClient(settings, TokenSource(lambda _: pytest.fail("no token is needed")))
             server = client._server
             smtp = smtplib.SMTP("localhost", sandbox.smtp_port, local_hostname="localhost", timeout=5)
             with smtp:
@@ -258,7 +259,7 @@ def test_http_connector_refuses_a_name_that_is_private_here(
 ) -> None:
     use_egress(Egress(None, Proxy(proxy.url)))
     addresses = [(2, 1, 6, "", ("10.0.0.8", 0))]
-    monkeypatch.setattr(http_connector.socket, "getaddrinfo", lambda *_args, **_options: addresses)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: addresses)
     with pytest.raises(PermanentError, match="private address"):
         post(sender, "https://private.example.test/x")
     assert proxy.tunnels == []

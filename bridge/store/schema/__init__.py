@@ -14,6 +14,7 @@ from bridge.store.schema.connection_tables import (
     alert_groups,
     connection_pauses,
     connection_stats,
+    connection_tokens,
     connections,
 )
 from bridge.store.schema.contact_tables import (
@@ -42,6 +43,7 @@ __all__ = [
     "audit_log",
     "connection_pauses",
     "connection_stats",
+    "connection_tokens",
     "connections",
     "contact_cache",
     "conversation_details",

@@ -44,6 +44,19 @@ connections = Table(
     info=doc("The shared state of each connection: its pause, circuit breaker and request budget."),
 )  # fmt: skip
 
+connection_tokens = Table(
+    "connection_tokens",
+    metadata,
+    Column("connection", Text, primary_key=True, info=doc("Name of the connection.")),
+    Column("value", Text,
+           info=doc("The access token and the refresh token as JSON, always encrypted. Null until the first one.")),
+    Column("settings_fingerprint", Text,
+           info=doc("Fingerprint of the settings that the token belongs to: with others, it counts as absent.")),
+    Column("claimed_by", Text, info=doc("The process that obtains a new token. Null if none does.")),
+    Column("claimed_until", Instant, info=doc("When another process may take over.")),
+    info=doc("The token of each connection that logs in for one, shared by all processes."),
+)  # fmt: skip
+
 connection_pauses = Table(
     "connection_pauses",
     metadata,

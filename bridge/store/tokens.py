@@ -1,0 +1,118 @@
+"""Tokens of connections: shared by all processes, refreshed by one of them, and never stored in clear.
+
+They are encrypted with BRIDGE_SECRET_KEY, whether or not the bodies of events are encrypted. Without that key, a token
+is not stored at all.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import SecretStr
+from sqlalchemy import or_, select, update
+
+from bridge.connector.tokens import StoredToken, Token
+from bridge.errors import AccountError, StoreUnavailable
+from bridge.store import schema
+from bridge.store.database import Database
+from bridge.store.sealing import MissingKey, Sealer
+from bridge.telemetry import log
+
+_TABLE = schema.connection_tokens
+
+
+class StoredTokens:
+    """The `bridge.connector.TokenStore` of one connection, in the database."""
+
+    def __init__(
+        self, database: Database, connection: str, fingerprint: str, keys: Sequence[str], *, required: bool
+    ) -> None:
+        """`fingerprint` is that of the settings: with other settings, the stored token counts as absent.
+
+        With `required`, the credentials in the settings do not replace a token that cannot be read.
+        """
+        self._database = database
+        self._connection = connection
+        self._fingerprint = fingerprint
+        self._sealer = Sealer(keys)
+        self._required = required
+        self._claim = uuid.uuid4().hex
+
+    def read(self) -> StoredToken | None:
+        """Return the last token; None if there is none for these settings. Raise AccountError if the key is missing."""
+        with self._database.read() as conn:
+            query = select(_TABLE.c.value, _TABLE.c.settings_fingerprint)
+            row = conn.execute(query.where(_TABLE.c.connection == self._connection)).first()
+        if row is None or row.value is None or row.settings_fingerprint != self._fingerprint:
+            return None
+        try:
+            return _from_json(json.loads(self._sealer.open(row.value.encode())))
+        except MissingKey as error:
+            if self._required:
+                raise AccountError(
+                    "the stored token is encrypted with a key that is not configured",
+                    fix="add the earlier value of BRIDGE_SECRET_KEY after the current one, separated by a comma",
+                ) from error
+            log.warning(
+                "stored token ignored: it is encrypted with an earlier key", connection=self._connection
+            )
+            return None
+
+    def claim(self, seconds: float) -> bool:
+        """Return whether this process may refresh for `seconds`."""
+        with self._database.write() as conn:
+            now = self._database.now(conn)
+            claim = {"claimed_by": self._claim, "claimed_until": now + timedelta(seconds=seconds)}
+            statement = (
+                self._database.insert(_TABLE)
+                .values(connection=self._connection, **claim)
+                .on_conflict_do_update(
+                    index_elements=["connection"],
+                    set_=claim,
+                    where=or_(_TABLE.c.claimed_until.is_(None), _TABLE.c.claimed_until <= now),
+                )
+                .returning(_TABLE.c.connection)
+            )
+            return conn.execute(statement).scalar() is not None
+
+    def save(self, stored: StoredToken) -> None:
+        """Replace the token, unless another process has claimed the refresh since, and end the claim."""
+        value = self._sealer.seal(json.dumps(_to_json(stored)).encode()).decode()
+        self._end_claim(value=value, settings_fingerprint=self._fingerprint)
+
+    def release(self) -> None:
+        """End the claim. If the database is not available, it ends by itself."""
+        try:
+            self._end_claim()
+        except StoreUnavailable as error:
+            log.warning("claim of a token not ended", connection=self._connection, error=str(error))
+
+    def _end_claim(self, **values: str) -> None:
+        own = (_TABLE.c.connection == self._connection, _TABLE.c.claimed_by == self._claim)
+        with self._database.write() as conn:
+            conn.execute(update(_TABLE).where(*own).values(claimed_by=None, claimed_until=None, **values))
+
+
+def _to_json(stored: StoredToken) -> dict[str, Any]:
+    token = stored.token
+    return {
+        "access": token.access.get_secret_value(),
+        "expires_at": token.expires_at and token.expires_at.isoformat(),
+        "refresh": token.refresh and token.refresh.get_secret_value(),
+        "url": token.url,
+        "issued_at": stored.issued_at.isoformat(),
+    }
+
+
+def _from_json(value: dict[str, Any]) -> StoredToken:
+    token = Token(
+        SecretStr(value["access"]),
+        datetime.fromisoformat(value["expires_at"]) if value["expires_at"] else None,
+        SecretStr(value["refresh"]) if value["refresh"] else None,
+        value["url"],
+    )
+    return StoredToken(token, datetime.fromisoformat(value["issued_at"]))
