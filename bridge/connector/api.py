@@ -160,8 +160,9 @@ class Action:
     """The param that contains the text of a message: `delivery.text` of follow-ups."""
     dedupe_by: Sequence[str]
     """The params whose values distinguish two deliveries of one event, such as the text of a post."""
-    idempotent: bool
-    """The provider deduplicates by our idempotency token: the action may be repeated after an unknown outcome."""
+    idempotent: bool | timedelta
+    """The provider deduplicates by our idempotency token: the action may be repeated after an unknown outcome. A
+    timedelta is how long the provider remembers the token; after that, the lookup decides."""
     batch: int
     """Maximum number of deliveries per call of `run`; above 1, it takes a list of BatchItem and returns a list."""
     lookup_delay: timedelta
@@ -353,7 +354,7 @@ class Connector:
         recipient: str = "to",
         text: str | None = None,
         dedupe_by: str | Sequence[str] = (),
-        idempotent: bool = False,
+        idempotent: bool | timedelta = False,
         batch: int = 1,
         lookup_delay: timedelta = timedelta(seconds=5),
         needs: Sequence[str] = (),
@@ -370,7 +371,8 @@ class Connector:
         With `dedupe_by="text"`, two rules may post different texts about one event; without it, `per_event`
         suppresses the second as a duplicate; several params are a tuple. With `serialize_by="ticket"`, deliveries with
         the same value of that param run one after the other. An action that is not `idempotent` needs a lookup,
-        otherwise deliveries with an unknown outcome need review.
+        otherwise deliveries with an unknown outcome need review. With `idempotent=timedelta(hours=2)`, the provider
+        forgets the token two hours after the first attempt: until then the action is repeated, later it is looked up.
 
         `needs` names the permissions (scopes) that the action takes; `bridge connectors show` lists them, and
         `check_rules` may test them.
@@ -434,6 +436,11 @@ def _validate_action(action: Action) -> None:
     if serialize_by and action.channel:
         raise TypeError(
             f"{action.name}: a message is always serialized by its recipient; leave out serialize_by"
+        )
+    if isinstance(action.idempotent, timedelta) and (action.channel or action.idempotent <= timedelta(0)):
+        raise TypeError(
+            f"{action.name}: idempotent={action.idempotent!r} must be positive and of an action without a channel; a "
+            "message is looked up, because the recipient may have opted out meanwhile"
         )
     expected = "(client, items)" if action.batch > 1 else "(client, params, context)"
     try:

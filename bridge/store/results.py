@@ -71,6 +71,8 @@ class AttemptResult:
     quota: Quota | None = None
     """How much of the account's quota is used up, if the provider said so and it has not been recorded lately. Set on
     the first result of a batch."""
+    is_rerun: bool = False
+    """The action was run, although the claim was one for a lookup."""
     affects_connection: bool = True
     """False if the result says nothing about the provider: the attempt never started, or the bridge interrupted it."""
 
@@ -233,6 +235,7 @@ def _attempt_row(item: AttemptResult, now: datetime) -> dict[str, Any]:
     return {
         "delivery_id": item.delivery.id,
         "fencing_token": item.claimed.fencing_token,
+        "kind": "send" if item.is_rerun else item.delivery.kind,
         "finished_at": now,
         "outcome": item.outcome,
         "reason": item.transition.reason,

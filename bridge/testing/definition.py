@@ -58,7 +58,7 @@ def _action_errors(action: Action) -> Iterator[str]:
         yield f"{name}: an action with a channel needs a param `{action.recipient}`"
     if action.run_lookup is not None and not inspect.getdoc(action.run_lookup):
         yield f"{name}: add a docstring to its lookup"
-    if action.run_lookup is not None and action.idempotent:
+    if action.run_lookup is not None and action.idempotent is True:
         yield f"{name}: an idempotent action does not need a lookup"
     for field, info in action.params.model_fields.items():
         if not info.description:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any, Literal
 
 import pytest
@@ -21,6 +22,7 @@ from bridge.testing.suite_base import SuiteBase
 
 MAX_WRITES = 4
 """The writes of one attempt whose responses are lost, one at a time."""
+NOT_FOUND = "and it was not found by the lookup, therefore repeated"
 
 
 class SideEffectTests(SuiteBase):
@@ -110,14 +112,27 @@ class SideEffectTests(SuiteBase):
 
     def _lose_each(self, action: Action, when: Literal["before", "after"], status: int | None) -> None:
         """Lose the response of each write of an attempt in turn. Once their number is known, try no further one."""
-        for nth in range(1, MAX_WRITES + 1):
-            if nth > self._results.get(("writes", action.name), nth):
-                break
-            if not self._lose(action, when, nth, status):
-                break
+        # A token with a lifetime is tried while the provider remembers it, and afterwards.
+        for forgotten in (False, True) if isinstance(action.idempotent, timedelta) else (False,):
+            for nth in range(1, MAX_WRITES + 1):
+                if nth > self._results.get(("writes", action.name), nth):
+                    break
+                if not self._lose(action, when, nth, status, forgotten=forgotten):
+                    break
 
-    def _lose(self, action: Action, when: Literal["before", "after"], nth: int, status: int | None) -> bool:
-        """Lose the response of the nth write and do what the bridge does then. Return False without such a write."""
+    def _lose(
+        self,
+        action: Action,
+        when: Literal["before", "after"],
+        nth: int,
+        status: int | None,
+        *,
+        forgotten: bool,
+    ) -> bool:
+        """Lose the response of the nth write and do what the bridge does then. Return False without such a write.
+
+        `forgotten`: the provider no longer remembers the idempotency token.
+        """
         expected = self._expected(action)
         with self._provider() as (fake, connected):
             context = self._context(action)
@@ -133,9 +148,14 @@ class SideEffectTests(SuiteBase):
                     f"{action.full_name}: after drop_next_response('after') nothing was written: it must lose the "
                     "response of the next request that changes something, not that of a search before it"
                 )
-            then = self._proceed(connected, action, context, failure)
+            then = self._proceed(connected, action, context, failure, forgotten=forgotten)
             if then == "left for review":
                 return True
+            if forgotten and then == NOT_FOUND and written == expected:
+                self._fail(
+                    f"{action.full_name}: the lookup does not find what was written, and the provider would write it "
+                    "again once it has forgotten the idempotency token"
+                )
             total = fake.side_effect_count() - count
         if total != expected:
             lost = f"the response of write {nth} was lost {when} it took effect"
@@ -145,7 +165,13 @@ class SideEffectTests(SuiteBase):
         return True
 
     def _proceed(
-        self, connected: Connected, action: Action, context: Context, failure: Success | DeliveryError
+        self,
+        connected: Connected,
+        action: Action,
+        context: Context,
+        failure: Success | DeliveryError,
+        *,
+        forgotten: bool,
     ) -> str:
         """Look up and repeat an attempt as the bridge does, and return in words what was done."""
         if isinstance(failure, Success):
@@ -154,8 +180,8 @@ class SideEffectTests(SuiteBase):
             f"and it was repeated, because the action raised {type(failure).__name__}; raise OutcomeUnknown "
             "unless it is certain that nothing happened"
         )
-        if action.idempotent:
-            then = "and it was repeated, because of idempotent=True; a repeated request must change nothing"
+        if action.idempotent and not forgotten:
+            then = "and it was repeated, because of idempotent=...; a repeated request must change nothing"
         elif isinstance(failure, OutcomeUnknown):
             if action.run_lookup is None:
                 return "left for review"
@@ -165,7 +191,7 @@ class SideEffectTests(SuiteBase):
                 return "left for review"
             if found is not None:
                 return "and the lookup found a record: it must prove that the whole action took effect"
-            then = "and it was not found by the lookup, therefore repeated"
+            then = NOT_FOUND
         self._attempt(connected, action, context=context)
         return then
 

@@ -7,6 +7,7 @@ import inspect
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -26,9 +27,16 @@ from bridge.store.queries import external_ids_in_use
 from bridge.worker.account import Account
 from bridge.worker.attempt_traces import traceparent_of
 from bridge.worker.provider_links import ProviderLinks
-from bridge.worker.result_policy import NotStarted, UnsupportedByThisVersion, to_delivery_error
+from bridge.worker.result_policy import (
+    NotStarted,
+    Rerun,
+    UnsupportedByThisVersion,
+    gives_up,
+    may_repeat,
+    to_delivery_error,
+)
 
-CallResult = Success | Exception | None
+CallResult = Success | Exception | Rerun | None
 """Return value or exception of a call for one delivery; None from a lookup: the provider does not have it."""
 
 
@@ -47,23 +55,34 @@ class AttemptRunner:
 
         Never raise: every error is a result.
         """
-        results = self._run(account, call, deadline)
+        delivery = call[0].delivery
+        action = account.connector.find_action(delivery.action)
+        if action is None:
+            message = f"this version has no action `{delivery.action}`; left for a worker of a newer version"
+            return [UnsupportedByThisVersion(message)] * len(call)
+        looks_up = delivery.kind == "lookup" and not _is_repeated(call[0], action)
+        results = self._run(account, action, call, deadline, looks_up=looks_up)
         for result in results:
             if isinstance(result, AccountError):
                 name_variables_of(result, account.connector, account.name)
-        return results
+        if delivery.kind == "send" or looks_up:
+            return results
+        return [_rerun(result) for result in results]
 
-    def _run(self, account: Account, call: Sequence[ClaimedDelivery], deadline: float) -> list[CallResult]:
-        action_name = call[0].delivery.action
-        action = account.connector.find_action(action_name)
-        if action is None:
-            message = f"this version has no action `{action_name}`; left for a worker of a newer version"
-            return [UnsupportedByThisVersion(message)] * len(call)
+    def _run(
+        self,
+        account: Account,
+        action: Action,
+        call: Sequence[ClaimedDelivery],
+        deadline: float,
+        *,
+        looks_up: bool,
+    ) -> list[CallResult]:
         try:
             with attempt_deadline(deadline):
                 if uptime() >= deadline:
                     return [NotStarted()] * len(call)
-                return self._call(account, action, call)
+                return self._call(account, action, call, looks_up=looks_up)
         except LookupInconclusive as error:
             return [error]
         except Exception as error:
@@ -72,13 +91,15 @@ class AttemptRunner:
             # A connector that exits or is cancelled must not end its thread.
             return [OutcomeUnknown(f"{type(error).__name__}: {error}", reason="internal_error")] * len(call)
 
-    def _call(self, account: Account, action: Action, call: Sequence[ClaimedDelivery]) -> list[CallResult]:
+    def _call(
+        self, account: Account, action: Action, call: Sequence[ClaimedDelivery], *, looks_up: bool
+    ) -> list[CallResult]:
         prepared = [self._batch_item(action, claimed) for claimed in call]
         items = [item for item in prepared if isinstance(item, BatchItem)]
         if not items:
             return [item if isinstance(item, Exception) else None for item in prepared]
         client = account.client()
-        if call[0].delivery.kind == "lookup":
+        if looks_up:
             return [run_lookup(action, client, items[0])]
         results = iter(run_action(account.connector, action, client, items))
         return [next(results) if isinstance(item, BatchItem) else item for item in prepared]
@@ -134,6 +155,18 @@ def run_lookup(action: Action, client: Any, item: BatchItem[Any]) -> CallResult:
     """Return what the action's lookup found. Exceptions of the connector propagate."""
     return _with_notes(_checked(_await(_lookup_of(action)(client, item.params, item.context))), item)
 
+def _is_repeated(claimed: ClaimedDelivery, action: Action) -> bool:
+    """Return True if the action may simply run again: the provider remembers the token of the first attempt."""
+    now = claimed.started_at
+    return may_repeat(claimed, action, now) and not gives_up(claimed, claimed.delivery.attempts, now)
+
+
+def _rerun(result: CallResult) -> CallResult:
+    if isinstance(result, NotStarted | UnsupportedByThisVersion | Rerun):
+        return result
+    return Rerun(result, resolved=isinstance(result, PermanentError))
+
+
 
 def run_action(
     connector: Connector, action: Action, client: Any, items: Sequence[BatchItem[Any]]
@@ -173,6 +206,8 @@ def _lookup_of(action: Action) -> Callable[..., Any]:
         raise OutcomeUnknown("this action no longer has a lookup", reason="internal_error")
     return action.run_lookup
 
+    if action.run_lookup is None and isinstance(action.idempotent, timedelta):
+        raise LookupInconclusive("the provider no longer knows the token of the earlier attempt")
 
 def _checked(returned: object) -> CallResult:
     """Return the action's result, or an unknown outcome if it has the wrong type."""

@@ -10,6 +10,9 @@ LookupInconclusive  needs_review                   needs_review (nothing happene
 OutcomeUnknown or an unexpected error
                     retry on schedule              lookup after the lookup delay; without a lookup: needs_review
 
+While the provider remembers the idempotency token (`idempotent=timedelta(...)`), an action is run again on schedule
+after an unknown outcome, which stays unknown until it succeeds or is rejected. Then the right column applies.
+
 not started         requeued immediately           requeued immediately (the provider was not contacted)
 unsupported here    requeued for a minute          requeued for a minute; after an hour failed, a lookup: needs_review
 
@@ -22,7 +25,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from bridge.connector import Action, Success
@@ -39,6 +42,7 @@ from bridge.errors import (
 )
 from bridge.json_values import replace_unstorable
 from bridge.lifecycle import AttemptOutcome, Transition
+from bridge.store.claim import LEASE
 from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.results import UNDELIVERED_STATUSES, AttemptResult
 from bridge.telemetry import mask
@@ -80,6 +84,15 @@ class UnsupportedByThisVersion(PermanentError):
     """
 
 
+@dataclass(frozen=True)
+class Rerun:
+    """The result of an action that was run although the outcome of an earlier attempt was unknown."""
+
+    result: Success | Exception | None
+    resolved: bool = False
+    """True if it shows what the earlier attempt did."""
+
+
 def retry_delay(attempts: int) -> timedelta:
     """Return how long to wait after this many failed attempts (at least one)."""
     seconds = SCHEDULE_SECONDS[min(attempts, len(SCHEDULE_SECONDS)) - 1]
@@ -104,8 +117,17 @@ def to_delivery_error(
     return classified or OutcomeUnknown(f"{type(error).__name__}: {error}", reason="internal_error")
 
 
+def may_repeat(claimed: ClaimedDelivery, action: Action | None, at: datetime) -> bool:
+    """Return True if the provider still remembers the token of the first attempt throughout an attempt at `at`."""
+    life = action.idempotent if action else False
+    return isinstance(life, timedelta) and at + LEASE <= claimed.first_attempt_at + life
+
+
 def classify_result(
-    claimed: ClaimedDelivery, action: Action | None, result: Success | Exception | None, now: datetime
+    claimed: ClaimedDelivery,
+    action: Action | None,
+    result: Success | Exception | Rerun | None,
+    now: datetime,
 ) -> AttemptResult:
     """Return the result of one attempt; `result` is what the action or its lookup returned or raised.
 
@@ -124,12 +146,28 @@ def classify_result(
 
 
 def _classify(
-    claimed: ClaimedDelivery, action: Action | None, result: Success | Exception | None, now: datetime
+    claimed: ClaimedDelivery,
+    action: Action | None,
+    result: Success | Exception | Rerun | None,
+    now: datetime,
 ) -> AttemptResult:
     if isinstance(result, NotStarted | UnsupportedByThisVersion):
         return _not_started(claimed, result, now)
+    if isinstance(result, Rerun):
+        return replace(_after_run(claimed, action, result.result, now, result.resolved), is_rerun=True)
     if claimed.delivery.kind == "lookup":
-        return _after_lookup(claimed, result, now)
+        return _after_lookup(claimed, action, result, now)
+    return _after_run(claimed, action, result, now)
+
+
+def _after_run(
+    claimed: ClaimedDelivery,
+    action: Action | None,
+    result: Success | Exception | None,
+    now: datetime,
+    resolved: bool = True,
+) -> AttemptResult:
+    """Judge a run of the action. If it is not `resolved`, the outcome of an earlier attempt is still unknown."""
     if isinstance(result, Success):
         return _succeeded(claimed, result, AttemptOutcome.SUCCEEDED)
     if isinstance(result, LookupInconclusive):
@@ -147,7 +185,14 @@ def _classify(
             opt_out=failure.opted_out and claimed.delivery.channel is not None,
             undeliverable=failure.undeliverable and claimed.delivery.channel is not None,
         )  # fmt: skip
-    if isinstance(failure, OutcomeUnknown) and not (action and action.idempotent):
+    if isinstance(failure, AccountError | RateLimited | QuotaExhausted):
+        # The connection itself is paused; the delivery is due again as soon as the pause ends.
+        waits = Transition.retry_in(timedelta(0), failure.reason, detail, None if resolved else now)
+        return AttemptResult(claimed, AttemptOutcome.FAILED, waits, failure, consumed=0)
+    if action and isinstance(action.idempotent, timedelta):
+        if isinstance(failure, OutcomeUnknown) or not resolved:
+            return _run_again(claimed, action, failure, detail, now)
+    elif isinstance(failure, OutcomeUnknown) and not (action and action.idempotent):
         # The attempt is counted once its lookup has a result.
         if action is None or action.run_lookup is None:
             message = f"{detail}; it may have taken effect, and this provider has no lookup"
@@ -168,16 +213,14 @@ def classify_interrupted(claimed: ClaimedDelivery, action: Action | None, now: d
     """
     failure = OutcomeUnknown("the process stopped during the attempt", reason="timeout")
     classified = classify_result(claimed, action, failure, now)
-    wait = (
-        timedelta(0)
-        if claimed.delivery.kind == "lookup"
-        else action.lookup_delay
-        if action and action.idempotent
-        else None
-    )
+    wait, since = None, claimed.outcome_unknown_since
+    if claimed.delivery.kind == "lookup":
+        wait = timedelta(0)
+    elif action and (action.idempotent is True or may_repeat(claimed, action, now)):
+        wait, since = action.lookup_delay, None if action.idempotent is True else now
     if wait is None or _is_often_interrupted(claimed):
         return replace(classified, affects_connection=False)
-    again = Transition.retry_in(wait, failure.reason, failure.detail, claimed.outcome_unknown_since)
+    again = Transition.retry_in(wait, failure.reason, failure.detail, since)
     return AttemptResult(
         claimed, AttemptOutcome.OUTCOME_UNKNOWN, again, failure, consumed=0, affects_connection=False
     )
@@ -210,12 +253,7 @@ def _retry_or_give_up(
     claimed: ClaimedDelivery, failure: DeliveryError, detail: str, now: datetime
 ) -> AttemptResult:
     """Retry when the provider or the schedule says so, or give up."""
-    unknown = isinstance(failure, OutcomeUnknown)
-    outcome = AttemptOutcome.OUTCOME_UNKNOWN if unknown else AttemptOutcome.FAILED
-    if isinstance(failure, AccountError | RateLimited | QuotaExhausted):
-        # The connection itself is paused; the delivery is due again as soon as the pause ends.
-        transition = Transition.retry_in(timedelta(0), failure.reason, detail)
-        return AttemptResult(claimed, outcome, transition, failure, consumed=0)
+    outcome = _outcome_of(failure)
     consumed = 0 if claimed.probe else 1
     attempts = claimed.delivery.attempts + consumed
     wait = failure.retry_after or retry_delay(max(attempts, 1))
@@ -225,6 +263,28 @@ def _retry_or_give_up(
         return AttemptResult(claimed, outcome, Transition.failed(failure.reason, message), failure)
     retry = Transition.retry_in(wait, failure.reason, detail)
     return AttemptResult(claimed, outcome, retry, failure, consumed=consumed)
+
+
+def _run_again(
+    claimed: ClaimedDelivery, action: Action, failure: DeliveryError, detail: str, now: datetime
+) -> AttemptResult:
+    """Run the action again on schedule although its outcome is unknown; if that is too late, look it up."""
+    consumed = 0 if claimed.probe else 1
+    attempts = claimed.delivery.attempts + consumed
+    wait = failure.retry_after or max(action.lookup_delay, retry_delay(max(attempts, 1)))
+    transition = Transition.retry_in(wait, failure.reason, detail, now)
+    if gives_up(claimed, attempts, now + wait) or not may_repeat(claimed, action, now + wait):
+        if action.run_lookup is not None:
+            transition = Transition.retry_in(action.lookup_delay, failure.reason, detail, now)
+        else:
+            message = f"{detail}; it may have taken effect, and it is too late to repeat it"
+            transition = Transition.needs_review(failure.reason, message)
+    return AttemptResult(claimed, _outcome_of(failure), transition, failure, consumed=consumed)
+
+
+def _outcome_of(failure: DeliveryError) -> AttemptOutcome:
+    unknown = isinstance(failure, OutcomeUnknown)
+    return AttemptOutcome.OUTCOME_UNKNOWN if unknown else AttemptOutcome.FAILED
 
 
 def gives_up(claimed: ClaimedDelivery, attempts: int, run_at: datetime) -> bool:
@@ -241,19 +301,24 @@ def gives_up(claimed: ClaimedDelivery, attempts: int, run_at: datetime) -> bool:
 
 
 def _after_lookup(
-    claimed: ClaimedDelivery, result: Success | Exception | None, now: datetime
+    claimed: ClaimedDelivery, action: Action | None, result: Success | Exception | None, now: datetime
 ) -> AttemptResult:
     if isinstance(result, Success):
         return _succeeded(claimed, result, AttemptOutcome.LOOKUP_FOUND)
     if result is None:
-        return _not_found(claimed, now)
+        # An attempt with an unknown outcome is counted once its lookup has a result, or when it may be repeated.
+        is_counted = action is not None and isinstance(action.idempotent, timedelta)
+        return _not_found(claimed, now, consumed=0 if is_counted else 1)
     failure = (
         result if isinstance(result, DeliveryError) else OutcomeUnknown(str(result), reason="internal_error")
     )
     detail = f"not known whether it took effect: {mask(failure.detail)[:400]}"
     # While the provider is unavailable, no lookup is made: the time limit starts when it is available again.
     unavailable = claimed.probe or isinstance(failure, AccountError | RateLimited | QuotaExhausted)
-    since = now if unavailable else claimed.outcome_unknown_since or now
+    since = claimed.outcome_unknown_since or now
+    # Neither does it run before the first lookup, which may follow long after the attempt.
+    if unavailable or claimed.delivery.run_at - since > LOOKUP_LIMIT:
+        since = now
     limit_reached = (
         now + LOOKUP_INTERVAL > since + LOOKUP_LIMIT or now > claimed.first_attempt_at + RETRY_LIMIT
     )
@@ -265,17 +330,19 @@ def _after_lookup(
     return AttemptResult(claimed, outcome, transition, failure, consumed=0)
 
 
-def _not_found(claimed: ClaimedDelivery, now: datetime) -> AttemptResult:
+def _not_found(claimed: ClaimedDelivery, now: datetime, *, consumed: int) -> AttemptResult:
     """Retry, because it is confirmed that nothing happened: immediately the first time, then on schedule."""
     outcome = AttemptOutcome.LOOKUP_NOT_FOUND
-    attempts = claimed.delivery.attempts + 1
-    wait = timedelta(0) if claimed.delivery.attempts == 0 else retry_delay(attempts)
+    attempts = claimed.delivery.attempts + consumed
+    wait = timedelta(0) if attempts <= 1 else retry_delay(attempts)
     detail = "the provider does not have it"
     if gives_up(claimed, attempts, now + wait):
         failure = TransientError(detail, reason="timeout")
         message = f"gave up after {_count_attempts(attempts)}: {detail}"
-        return AttemptResult(claimed, outcome, Transition.failed(failure.reason, message), failure)
-    return AttemptResult(claimed, outcome, Transition.retry_in(wait, None, f"{detail}; retrying"))
+        give_up = Transition.failed(failure.reason, message)
+        return AttemptResult(claimed, outcome, give_up, failure, consumed=consumed)
+    retry = Transition.retry_in(wait, None, f"{detail}; retrying")
+    return AttemptResult(claimed, outcome, retry, consumed=consumed)
 
 
 def _succeeded(claimed: ClaimedDelivery, success: Success, outcome: AttemptOutcome) -> AttemptResult:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from pydantic import SecretStr
@@ -142,7 +143,7 @@ def build_connector(
     settings: type[ConnectorSettings] = Settings,
     params: type[Params] = Ticket,
     classify: Callable[[Exception], DeliveryError | None] = classify_error,
-    idempotent: bool = False,
+    idempotent: bool | timedelta = False,
 ) -> Connector:
     """Return the connector `desk` whose client is this class."""
     connector = Connector("desk", settings=settings, description="Opens tickets.")
@@ -165,7 +166,7 @@ def build_connector(
 
     open_ticket.__annotations__["ticket"] = params
     action: Action = connector.action(idempotency=per_conversation, idempotent=idempotent)(open_ticket)
-    if not idempotent:
+    if idempotent is not True:
 
         @action.lookup
         def find_ticket(desk: Any, ticket: Any, context: Context) -> Success | None:
@@ -205,7 +206,11 @@ class FakeDesk:
         return Reply(200, {"list": {"tickets": self.tickets[start : start + PAGE], "more": more}})
 
     def create_ticket(self, request: Received) -> Reply:
-        self.tickets.append(request.json | {"id": f"T-{len(self.tickets) + 1}"})
+        key = request.headers.get("idempotency-key")
+        known = [ticket for ticket in self.tickets if key and ticket["key"] == key]
+        if known:
+            return Reply(self.status, {"id": known[0]["id"]})
+        self.tickets.append(request.json | {"id": f"T-{len(self.tickets) + 1}", "key": key})
         return Reply(self.status, {"id": self.tickets[-1]["id"]})
 
     def update_ticket(self, request: Received) -> Reply:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -59,6 +60,9 @@ class RejectedIsTransient(Client):
         return TransientError("not now") if rejected else super().error(response)
 
 
+LIFE = timedelta(hours=2)
+
+
 class ProvidersWords(Client):
     def error(self, response: Any) -> DeliveryError:
         return PermanentError(response.text) if response.status_code == 422 else super().error(response)
@@ -92,6 +96,20 @@ class OwnClient(Client):
 
 class OwnClientOfFiveSeconds(OwnClient):
     options = {"timeout": 5.0}
+
+
+class SendsToken(Client):
+    """Right for a provider that remembers tokens for a time."""
+
+    def send(self, method: str, path: str, **content: Any) -> Any:
+        if method == "POST":
+            content["headers"] = {"Idempotency-Key": content["json"].get("reference", "")}
+        return super().send(method, path, **content)
+
+
+class FindsNothing(SendsToken):
+    def matches(self, entry: Mapping[str, Any], context: Context) -> bool:
+        return False
 
 
 class FollowsRedirects(OwnClient):
@@ -324,7 +342,11 @@ BREAKS = {
     "12 lookup reads a foreign page": Break(ForeignPages, "lookup_of_a_foreign_page", "None"),
     "13 lookup reads the first page": Break(FirstPage, "among_others", "first page"),
     "14 own retries": Break(OwnRetries, "repeats_no_request", "sent twice"),
-    "15 falsely idempotent": Break(Client, "lost_response", "idempotent=True", {"idempotent": True}),
+    "15 falsely idempotent": Break(Client, "lost_response", "idempotent=", {"idempotent": True}),
+    "15b falsely idempotent for a time": Break(Client, "lost_response", "idempotent=", {"idempotent": LIFE}),
+    "15c no lookup for a forgotten token": Break(
+        FindsNothing, "lost_response", "once it has forgotten", {"idempotent": LIFE}
+    ),
     "16 param not sent": Break(TextNotSent, "params_are_sent", "text"),
     "17 no close": Break(NoClose, "close", "close()"),
     "18 token is a plain text": Break(PlainTokenDesk, "described", "SecretStr", {"settings": PlainToken}),
@@ -351,6 +373,7 @@ BREAKS = {
 RIGHT = {
     "httpx": Break(Client, "", ""),
     "requests": Break(SessionDesk, "", ""),
+    "token with a lifetime": Break(SendsToken, "", "", {"idempotent": LIFE}),
     "202 without a body": Break(AcceptedOnly, "", "", {}, AcceptedConformance),
 }
 pytestmark = [  # broken connectors leave connections open
