@@ -32,7 +32,7 @@ from bridge.connector.callbacks import (
     OptOutFlag,
     StatusUpdate,
 )
-from bridge.connector.contact_filling import write_for_contact, write_for_contacts
+from bridge.connector.contact_filling import details_to_fill, write_for_contact, write_for_contacts
 from bridge.connector.contact_profile import ContactDetails, ContactField, ContactProfile
 from bridge.connector.contact_resolution import refusal_notes, resolve_contact, resolve_contacts
 from bridge.connector.contacts import (
@@ -215,6 +215,7 @@ __all__ = [
     "check_deadline",
     "contact_result",
     "count_request",
+    "details_to_fill",
     "did_you_mean",
     "download_file",
     "enforce_deadline",

@@ -23,7 +23,7 @@ from bridge.sandbox.provider import MockProvider, ProviderRequest
 MAX_REQUESTS = 100_000
 MAX_LOG_BYTES = 256 * 1024 * 1024
 MAX_BODY_BYTES = 16 * 1024 * 1024
-_SECRET_HEADERS = ("authorization", "x-api-key")
+_SECRET_HEADERS = ("authorization", "x-api-key", "x-api-token")
 
 
 @dataclass

@@ -21,6 +21,7 @@ from bridge.sandbox.email_account import EmailProvider
 from bridge.sandbox.faults import Fault, Faults, HostileResponse
 from bridge.sandbox.gateway import Gateway, RecordedRequest, RequestLog
 from bridge.sandbox.hubspot import account as hubspot
+from bridge.sandbox.pipedrive import account as pipedrive
 from bridge.sandbox.provider import MockProvider
 from bridge.sandbox.salesforce import org as salesforce
 from bridge.sandbox.smtp import MockSmtpServer
@@ -56,6 +57,7 @@ class RunningSandbox:
         self._log = RequestLog()
         self.hubspot = hubspot.HubSpot(clock, self._faults)
         self.salesforce = salesforce.Salesforce(clock, self._faults)
+        self.pipedrive = pipedrive.Pipedrive(clock, self._faults)
         self.twilio = twilio.Twilio(clock, self._faults)
         self.slack = slack.Slack(clock, self._faults)
         self.teams = teams.Teams(clock, self._faults)
@@ -66,6 +68,7 @@ class RunningSandbox:
             for provider in (
                 self.hubspot,
                 self.salesforce,
+                self.pipedrive,
                 self.twilio,
                 self.slack,
                 self.teams,
@@ -111,6 +114,8 @@ class RunningSandbox:
             "SALESFORCE_URL": f"{self.url}/salesforce",
             "SALESFORCE_CONSUMER_KEY": salesforce.CONSUMER_KEY,
             "SALESFORCE_CONSUMER_SECRET": salesforce.CONSUMER_SECRET,
+            "PIPEDRIVE_API_TOKEN": pipedrive.API_TOKEN,
+            "PIPEDRIVE_URL": f"{self.url}/pipedrive",
             "TWILIO_ACCOUNT_SID": twilio.ACCOUNT_SID,
             "TWILIO_AUTH_TOKEN": twilio.AUTH_TOKEN,
             "TWILIO_API_KEY_SID": twilio.API_KEY_SID,
@@ -140,7 +145,7 @@ class RunningSandbox:
 
     def fault(
         self,
-        provider: Literal["hubspot", "salesforce", "twilio", "slack", "teams", "heppu", "email"],
+        provider: Literal["hubspot", "salesforce", "pipedrive", "twilio", "slack", "teams", "heppu", "email"],
         *,
         path: str = "*",
         method: str | None = None,

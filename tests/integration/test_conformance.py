@@ -288,3 +288,52 @@ class TestSalesforce(ConnectorConformance):
     def provider(self) -> Iterator[SalesforceProvider]:
         with start_sandbox() as sandbox:
             yield SalesforceProvider(sandbox)
+
+
+class PipedriveProvider(SandboxProvider):
+    """A Pipedrive account in which set-up was run, with the suite's contact without a name."""
+
+    def __init__(self, sandbox: RunningSandbox) -> None:
+        super().__init__(sandbox, "pipedrive")
+        self.account = sandbox.pipedrive
+        with connect(TestPipedrive.connector, self.environ) as company:
+            company.setup()
+        self.account.add("person", name=PHONE, email=EMAIL, phone=PHONE)
+        self.account.add_field("person", "Plan", "enum", "Gold", "Silver")
+        self.account.add_field("deal", "Source", "varchar")
+
+    def drop_next_response(self, when: When, *, nth: int = 1, status: int | None = None) -> None:
+        paths = ("POST", "/api/v2/activities"), ("POST", "/api/v2/deals"), ("PATCH", "/api/v2/persons/*")
+        for method, path in paths:
+            self.spoil(method, path, when, nth, status)
+
+    def side_effect_count(self) -> int:
+        created = len(self.account.activities) + len(self.account.deals) + len(self.account.persons) - 1
+        # A new record also fills in the person's name.
+        return created + (0 if created else sum(bool(person["last_name"]) for person in self.account.persons))
+
+
+class TestPipedrive(ConnectorConformance):
+    connector = load_connector("pipedrive")
+
+    def params_not_sent(self, action: Action) -> Collection[str]:
+        # The fake provider has the contact. Names of options, stages and types become IDs or keys.
+        own = {
+            "log_call": {"call_type", "properties"},
+            "log_chat": {"chat_type", "properties"},
+            "upsert_person": {"first_name", "properties"},
+            "create_deal": {"pipeline", "stage"},
+        }
+        return {"new_contact"} | own[action.name]
+
+    def environ(self, url: str) -> Mapping[str, str]:
+        return {
+            "PIPEDRIVE_API_TOKEN": "secret-token",
+            "PIPEDRIVE_URL": url,
+            "PIPEDRIVE_DO_NOT_CALL_FILTER": "17",
+        }
+
+    @contextmanager
+    def provider(self) -> Iterator[PipedriveProvider]:
+        with start_sandbox() as sandbox:
+            yield PipedriveProvider(sandbox)

@@ -20,6 +20,8 @@ VARIABLES = {
     "SALESFORCE_URL",
     "SALESFORCE_CONSUMER_KEY",
     "SALESFORCE_CONSUMER_SECRET",
+    "PIPEDRIVE_API_TOKEN",
+    "PIPEDRIVE_URL",
     "TWILIO_ACCOUNT_SID",
     "TWILIO_API_KEY_SECRET",
     "TWILIO_API_KEY_SID",
@@ -123,7 +125,7 @@ def test_state_shows_records_of_all_providers(sandbox: RunningSandbox) -> None:
     assert state["hubspot"]["contacts"][0]["properties"]["email"] == "ines@example.com"
     assert state["salesforce"]["Contact"][0]["LastName"] == "Okafor"
     assert state["slack"]["messages"][0]["text"] == "hello"
-    assert set(state) == {"hubspot", "salesforce", "twilio", "slack", "heppu", "email"}
+    assert set(state) == {"hubspot", "salesforce", "pipedrive", "twilio", "slack", "heppu", "email"}
 
 
 def test_reset_clears_all_accounts(sandbox: RunningSandbox) -> None:
