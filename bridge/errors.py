@@ -108,10 +108,17 @@ class TransientError(DeliveryError):
 
 
 class RateLimited(TransientError):
-    """The provider asked for a slower pace (HTTP 429). The whole connection waits for `retry_after`."""
+    """The provider asked for a slower pace (HTTP 429). The whole connection waits for `retry_after`.
 
-    def __init__(self, detail: str, *, retry_after: timedelta | None = None) -> None:
+    If it is `per_object`, the limit is that of one record, such as a ticket: only deliveries with the same concurrency
+    key wait.
+    """
+
+    def __init__(
+        self, detail: str, *, retry_after: timedelta | None = None, per_object: bool = False
+    ) -> None:
         super().__init__(detail, reason="rate_limited", retry_after=retry_after)
+        self.per_object = per_object
 
 
 class QuotaExhausted(TransientError):

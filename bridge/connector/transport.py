@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 import logging
+import re
 import ssl
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -74,6 +75,8 @@ _HANDSHAKE_FAILURES = (
     "PROTOCOL_VERSION",
     "UNSUPPORTED_PROTOCOL",
 )
+_ID = re.compile(r"\d+|(?=.*\d)[\w-]{8,}")
+"""A segment of a path that is an ID: digits alone, or a long word with digits, unlike `v2` and `api`."""
 _TIMED_OUT = (httpx.TimeoutException, requests.Timeout, pool.TimeoutError, TimeoutError)
 _CONNECTION_LOST = (httpx.HTTPError, requests.RequestException, pool.HTTPError, OSError)
 
@@ -322,6 +325,11 @@ def failure_from_status(
     return PermanentError(detail, code=str(status))
 
 
+def _names_record(url: str) -> bool:
+    """Return whether the path of a URL contains an ID, which JsonApi knows from its arguments."""
+    return any(_ID.fullmatch(segment) for segment in urlsplit(url).path.split("/"))
+
+
 def failure_from_exception(error: BaseException) -> DeliveryError | None:
     """Return the error that an exception of an HTTP library proves; None if `error` is not one."""
     chain = list(_chain(error))
@@ -333,9 +341,13 @@ def failure_from_exception(error: BaseException) -> DeliveryError | None:
             return OutcomeUnknown(str(cause), reason="timeout" if overdue else "server_error")
         if isinstance(cause, _NEVER_CONNECTED) or _is_handshake_failure(cause):
             return TransientError(f"no connection: {_type_name(cause)}", reason="network")
-        if isinstance(cause, httpx.HTTPStatusError):
-            status, wait = cause.response.status_code, cause.response.headers.get("Retry-After")
-            return failure_from_status(status, f"the provider returned {status}", parse_retry_after(wait))
+        if isinstance(cause, httpx.HTTPStatusError | requests.HTTPError) and cause.response is not None:
+            response = cause.response
+            status, wait = response.status_code, response.headers.get("Retry-After")
+            return failure_from_status(
+                status, f"the provider returned {status}", parse_retry_after(wait),
+                about_record=_names_record(str(response.url)),
+            )  # fmt: skip
     for cause in chain:
         if isinstance(cause, _TIMED_OUT):
             return OutcomeUnknown("no response in time", reason="timeout")

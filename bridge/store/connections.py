@@ -179,7 +179,10 @@ def record_outcomes(
     Return the changed columns, to be passed to `log_state_change` once the transaction has committed.
     """
     connection = lock_connection(database, conn, name)
-    answered = any(outcome is None or isinstance(outcome, PermanentError) for outcome in outcomes)
+    answered = any(
+        outcome is None or isinstance(outcome, PermanentError) or limits_object(outcome)
+        for outcome in outcomes
+    )
     consecutive_rate_limits = 0 if answered else connection.consecutive_rate_limits
     pauses = [
         pause
@@ -241,7 +244,7 @@ def _pause(
         return pause_columns(
             PauseCause.QUOTA, outcome.until or now + QUOTA_PAUSE, mask(outcome.detail), alert=True
         )
-    if isinstance(outcome, RateLimited):
+    if isinstance(outcome, RateLimited) and not outcome.per_object:
         if outcome.retry_after:  # some send `Retry-After: 0` with every 429
             return pause_columns(PauseCause.RATE_LIMIT, now + outcome.retry_after, mask(outcome.detail))
         if connection.pause_cause == "rate_limit" and connection.paused_until and connection.is_paused(now):
@@ -281,6 +284,11 @@ def _circuit(
         "successes": successes,
         "window_started_at": now if is_expired else connection.window_started_at,
     }
+
+
+def limits_object(outcome: DeliveryError | None) -> bool:
+    """True if a provider limits the requests for one record, and the connection as a whole can go on."""
+    return isinstance(outcome, RateLimited) and outcome.per_object
 
 
 def is_provider_failure(outcome: DeliveryError | None) -> bool:

@@ -23,7 +23,7 @@ from bridge.store import schema
 from bridge.store.bulk import bulk_update
 from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.connection_stats import FinishedAttempt, count_attempts
-from bridge.store.connections import log_state_change, record_outcomes, take_back_messages
+from bridge.store.connections import limits_object, log_state_change, record_outcomes, take_back_messages
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.deliveries import DELIVERY_COLUMNS, DELIVERY_STATES, Delivery
 from bridge.store.opt_outs import OptOutChange, save_opt_outs
@@ -37,6 +37,10 @@ UNDELIVERED_STATUSES: Final = ("undelivered", "failed")
 """Message statuses that mean that the recipient did not get the message."""
 OTHER_WORKERS_GRACE: Final = timedelta(minutes=2)
 """How long an expired lease is left to a worker that has the connection."""
+MAX_HELD_BACK: Final = 1000
+"""Deliveries of a connection, those due next, that are searched for the concurrency key of a limited record."""
+SAME_RECORD: Final = "waits: the provider limits the requests for the same record"
+"""The `detail` of a delivery that waits because another one with its concurrency key was limited."""
 CONFIRMED_BY_STATUS: Final = "confirmed by its message status"
 """The `detail` of a delivery whose outcome only the message status confirmed."""
 _STATUS_ORDER: Final = {"queued": 0, "sent": 1, "delivered": 2, "undelivered": 2, "failed": 2}
@@ -169,6 +173,7 @@ def record_results(
         save_opt_outs(database, conn, opt_outs, now)
         save_undeliverable(conn, problems, now)
         apply_transitions(database, conn, current, now)
+        hold_back_same_keys(database, conn, [item for item in results if limits_object(item.failure)], now)
         if any(columns.get("alert_due") for columns in changed_columns.values()):
             database.publish(conn, [EVENTS_TOPIC])
         database.publish(conn, {item.delivery.connection for item in results})
@@ -229,6 +234,35 @@ def _with_reported_status(
     return replace(
         item, transition=transition, failure=failure, external_id=external_id, message_status=status
     )
+
+
+def hold_back_same_keys(
+    database: Database, conn: Connection, limited: Sequence[AttemptResult], now: datetime
+) -> None:
+    """Let the deliveries that share a concurrency key with these results wait as long as they do.
+
+    Only those that are due next are looked at: any other has its own response when its time comes.
+    """
+    table = schema.deliveries
+    for item in limited:
+        key, wait = item.delivery.concurrency_key, item.transition.run_at
+        if key is None or item.transition.state != "retrying" or not isinstance(wait, timedelta):
+            continue
+        is_waiting = text("deliveries.state IN ('pending', 'retrying')")
+        is_next = (
+            (table.c.connection == item.delivery.connection) & is_waiting & (table.c.run_at < now + wait)
+        )
+        due_next = select(table.c.id).where(is_next).order_by(table.c.run_at).limit(MAX_HELD_BACK)
+        rows = conn.execute(
+            select(*DELIVERY_COLUMNS)
+            .where(table.c.id.in_(due_next), table.c.concurrency_key == key)
+            .with_for_update(skip_locked=True)
+        )
+        changes = [
+            Change(delivery, Transition.rescheduled(delivery, now + wait, SAME_RECORD))
+            for delivery in map(Delivery.from_row, rows)
+        ]
+        apply_transitions(database, conn, changes, now)
 
 
 def _attempt_row(item: AttemptResult, now: datetime) -> dict[str, Any]:

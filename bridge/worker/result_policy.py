@@ -5,6 +5,8 @@ Success             succeeded                      succeeded
 TransientError      retry on schedule              retry on schedule (confirmed: nothing happened)
 RateLimited, QuotaExhausted, AccountError
                     the connection is paused; no attempt is used up
+RateLimited(per_object)
+                    deliveries with the same concurrency key wait; no attempt is used up
 PermanentError      failed                         failed
 LookupInconclusive  needs_review                   needs_review (nothing happened; an operator has to choose)
 OutcomeUnknown or an unexpected error
@@ -44,6 +46,7 @@ from bridge.json_values import replace_unstorable
 from bridge.lifecycle import AttemptOutcome, Transition
 from bridge.store.claim import LEASE
 from bridge.store.claimed_delivery import ClaimedDelivery
+from bridge.store.connections import limits_object
 from bridge.store.results import UNDELIVERED_STATUSES, AttemptResult
 from bridge.telemetry import mask
 
@@ -53,6 +56,9 @@ RETRY_LIMIT = timedelta(days=3)
 """How long a failing delivery is retried in total, unless its rule sets `retry`."""
 MAX_INTERRUPTIONS = 10
 """Interruptions that use up no attempt. Beyond that, the delivery itself may be what kills the process."""
+MIN_OBJECT_WAIT, MAX_OBJECT_WAIT = timedelta(seconds=10), timedelta(minutes=5)
+"""How long a delivery waits for the limit of its record, if the provider does not say: a quarter of the time since the
+first attempt, within these limits."""
 LOOKUP_INTERVAL = timedelta(seconds=10)
 LOOKUP_LIMIT = timedelta(minutes=2)
 """How long a failing lookup is repeated before the delivery needs review. Time while the connection is paused does
@@ -185,7 +191,12 @@ def _after_run(
             opt_out=failure.opted_out and claimed.delivery.channel is not None,
             undeliverable=failure.undeliverable and claimed.delivery.channel is not None,
         )  # fmt: skip
-    if isinstance(failure, AccountError | RateLimited | QuotaExhausted):
+    if limits_object(failure):
+        wait = failure.retry_after or _object_wait(claimed, now)
+        if not gives_up(claimed, claimed.delivery.attempts, now + wait):
+            waits = Transition.retry_in(wait, failure.reason, detail, None if resolved else now)
+            return AttemptResult(claimed, AttemptOutcome.FAILED, waits, failure, consumed=0)
+    elif isinstance(failure, AccountError | RateLimited | QuotaExhausted):
         # The connection itself is paused; the delivery is due again as soon as the pause ends.
         waits = Transition.retry_in(timedelta(0), failure.reason, detail, None if resolved else now)
         return AttemptResult(claimed, AttemptOutcome.FAILED, waits, failure, consumed=0)
@@ -265,6 +276,10 @@ def _retry_or_give_up(
     return AttemptResult(claimed, outcome, retry, failure, consumed=consumed)
 
 
+def _object_wait(claimed: ClaimedDelivery, now: datetime) -> timedelta:
+    return min(max((now - claimed.first_attempt_at) / 4, MIN_OBJECT_WAIT), MAX_OBJECT_WAIT)
+
+
 def _run_again(
     claimed: ClaimedDelivery, action: Action, failure: DeliveryError, detail: str, now: datetime
 ) -> AttemptResult:
@@ -326,7 +341,8 @@ def _after_lookup(
         outcome, transition = AttemptOutcome.INCONCLUSIVE, Transition.needs_review(failure.reason, detail)
     else:
         outcome = AttemptOutcome.LOOKUP_FAILED
-        transition = Transition.retry_in(LOOKUP_INTERVAL, failure.reason, detail, since)
+        wait = failure.retry_after if limits_object(failure) else None
+        transition = Transition.retry_in(wait or LOOKUP_INTERVAL, failure.reason, detail, since)
     return AttemptResult(claimed, outcome, transition, failure, consumed=0)
 
 
