@@ -130,6 +130,7 @@ _SMS_RECEIVED: Final = {
     "to": "string",
     "text": "string",
     "media": "array",
+    "button": "string",
     "optOut": "boolean",
     "optIn": "boolean",
 }

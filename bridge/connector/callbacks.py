@@ -76,6 +76,8 @@ class InboundMessage:
     """URLs of pictures and other files."""
     sender_name: str | None = None
     """The name in the sender's profile, used if no earlier event says who it is."""
+    button: str | None = None
+    """The ID of the button that the person tapped; its title is the text."""
     keyword: Literal["stop", "start", "help"] | None = None
     """The keyword that the provider recognized. None: it does not say, so only the text tells."""
 

@@ -121,6 +121,7 @@ class RunningSandbox:
             "TWILIO_API_KEY_SID": twilio.API_KEY_SID,
             "TWILIO_API_KEY_SECRET": twilio.API_KEY_SECRET,
             "TWILIO_FROM": twilio.NUMBER,
+            "TWILIO_WHATSAPP_FROM": twilio.WHATSAPP_NUMBER,
             "TWILIO_URL": f"{self.url}/twilio",
             "EMAIL_SMTP_URL": f"smtp://127.0.0.1:{self.smtp_port}",
             "EMAIL_FROM": "Harbour Light <hello@harbourlight.example>",

@@ -24,6 +24,8 @@ REPLY_WINDOW: Final = timedelta(days=7)
 """For so long a text counts as the reply to the last message that was sent to its number."""
 _EARLIER_EVENTS: Final = 10
 """Number of the newest events of a number among which the name of the contact is looked for."""
+_EARLIER_MESSAGES: Final = 50
+"""Number of the newest messages of a number among which the last one on a channel is looked for."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,37 @@ def store_inbound_messages(
     ]
 
 
+def last_inbound_at(
+    database: Database, connection: str, channel: str, phone: str, to: str | None, now: datetime
+) -> datetime | None:
+    """Return when this phone number last wrote to the connection on this channel (to the number `to`, unless None).
+
+    Only the last 7 days count, and of those the newest messages.
+    """
+    table = schema.events
+    query = (
+        select(table)
+        .where(
+            table.c.phone == phone,
+            table.c.type == SMS_RECEIVED,
+            table.c.received_at >= now - REPLY_WINDOW,
+            table.c.body.is_not(None),
+        )
+        .order_by(table.c.received_at.desc())
+        .limit(_EARLIER_MESSAGES)
+    )
+    with database.read() as conn:
+        rows = conn.execute(query).all()
+    for row in rows:
+        body = event_from_row(row, database.default_country).body
+        if (body.get("connection"), body.get("channel")) == (connection, channel) and to in (
+            None,
+            body.get("to"),
+        ):
+            return row.received_at  # type: ignore[no-any-return]
+    return None
+
+
 def _read(message: InboundMessage) -> _Reply:
     if message.keyword is None:
         request = read_stop_request(message.text)
@@ -88,6 +121,7 @@ def _event_body(
         "to": message.to,
         "text": message.text or None,
         "media": list(message.media),
+        "button": message.button,
         "optOut": reply.request == "stop",
         "optIn": reply.request == "start",
         "metadata": {name: value for name, value in metadata.items() if value is not None},

@@ -94,6 +94,7 @@ def build_context(event: Event, action: Action, connection: str = "", **override
         "first_attempt_at": now,
         "public_url": PUBLIC_URL,
         "ids_used_by_others": lambda _ids: set(),
+        "last_inbound_at": lambda _phone, _to: now,  # the contact has just written
     }
     return Context(**(defaults | overrides))
 

@@ -22,6 +22,7 @@ from bridge.errors import AccountError, DeliveryError, LookupInconclusive, Outco
 from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.contact_cache import StoredContactCache
 from bridge.store.database import Database
+from bridge.store.inbound_messages import last_inbound_at
 from bridge.store.possible_duplicates import save_possible_duplicate
 from bridge.store.queries import external_ids_in_use
 from bridge.worker.account import Account
@@ -147,6 +148,9 @@ class AttemptRunner:
                 ids_used_by_others=lambda ids: external_ids_in_use(
                     self.database, delivery.connection, delivery.id, ids
                 ).union(delivery.options.undelivered_ids),
+                last_inbound_at=lambda phone, to: last_inbound_at(
+                    self.database, delivery.connection, channel or "", phone, to, claimed.started_at
+                ),
             ),
         )
 

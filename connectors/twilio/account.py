@@ -22,6 +22,7 @@ from bridge.errors import DeliveryError, OutcomeUnknown, QuotaExhausted, RateLim
 
 from .errors import DAILY_LIMIT_CODE, ERRORS, RATE_LIMIT_CODE, error_from_code
 from .settings import Settings, connector
+from .templates import TemplateReader
 
 
 class DeadlineHttpClient(TwilioHttpClient):  # type: ignore[misc]  # the SDK has no types
@@ -73,7 +74,7 @@ def _json_object(text: str) -> dict[str, Any] | None:
 
 
 class Account:
-    """One Twilio account with its sender."""
+    """One Twilio account with its senders and templates."""
 
     def __init__(self, settings: Settings) -> None:
         # At INFO the SDK logs the URL of every lookup, which contains the recipient's number.
@@ -81,6 +82,7 @@ class Account:
         self.settings = settings
         self._http = DeadlineHttpClient(settings.url)
         self.api = self._client(*settings.login)
+        self.templates = TemplateReader(self.api, classify_error)
 
     def _client(self, user: str, password: str) -> Client:
         settings = self.settings

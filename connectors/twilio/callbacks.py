@@ -78,9 +78,10 @@ def inbound(settings: Settings, request: CallbackRequest) -> CallbackReply:
         channel=channel,
         sender=sender,
         to=_address(form.get("To", ""))[1],
-        text=form.get("Body", ""),
+        text=form.get("Body") or _place(form),
         media=_media_urls(form),
         sender_name=form.get("ProfileName"),
+        button=form.get("ButtonPayload"),
         keyword=_KEYWORDS.get(form.get("OptOutType", "").upper()),
     )
     return CallbackReply([message], _EMPTY_TWIML.body, _EMPTY_TWIML.media_type)
@@ -90,6 +91,12 @@ def _media_urls(form: Mapping[str, str]) -> tuple[str, ...]:
     """Return the URLs of the pictures and files of a message: `MediaUrl0`, `MediaUrl1`, ..."""
     urls = (form.get(f"MediaUrl{number}", "") for number in range(MAX_MEDIA))
     return tuple(url for url in urls if url)
+
+
+def _place(form: Mapping[str, str]) -> str:
+    """Return the place that a person shared by WhatsApp: its name, address and coordinates."""
+    coordinates = " ".join(form[name] for name in ("Latitude", "Longitude") if form.get(name))
+    return ", ".join(filter(None, [form.get("Label"), form.get("Address"), coordinates]))
 
 
 def _address(value: str) -> tuple[Literal["sms", "whatsapp"], str]:

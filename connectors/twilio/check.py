@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from twilio.base.exceptions import TwilioException, TwilioRestException
 from twilio.rest import Client
@@ -15,7 +12,9 @@ from bridge.connector import ActionUse, RuleProblem
 from bridge.errors import AccountError, AuthenticationError, ConfigError
 
 from .account import Account, classify_error
+from .senders import Sender, replies_note
 from .settings import connector
+from .whatsapp_check import find_whatsapp_sender, template_problems
 
 
 @connector.check
@@ -30,6 +29,8 @@ def check(account: Account) -> str:
         notes += service_notes
     if sender:
         notes += _check_sender(account.api, sender, pool)
+    if settings.whatsapp_sender:
+        notes += _check_whatsapp_sender(account.api, settings.whatsapp_sender)
     return ", ".join(notes)
 
 
@@ -64,16 +65,6 @@ def _advice(fix: str) -> Iterator[None]:
         raise
 
 
-def _replies_note(url: str | None) -> list[str]:
-    """Return the warning that replies do not reach the bridge. A new number sends them to a demo page of Twilio."""
-    parts = urlsplit(url or "")
-    if re.search(r"/webhooks/[^/]+/inbound$", parts.path):
-        return []
-    where = f"go to {parts.hostname}, not to the bridge" if parts.hostname else "are not forwarded"
-    advice = "set the webhook for incoming messages to BRIDGE_PUBLIC_URL/webhooks/twilio/inbound"
-    return [f"but replies {where}: {advice}, so that STOP works at once and the team sees every answer"]
-
-
 def _check_service(api: Client, sid: str) -> tuple[set[str], list[str]]:
     """Return the senders in the pool of the messaging service, and notes."""
     service = api.messaging.v1.services(sid)
@@ -97,7 +88,7 @@ def _check_service(api: Client, sid: str) -> tuple[set[str], list[str]]:
     if any(number.startswith("+1") for number in numbers) and details.us_app_to_person_registered is False:
         notes.append("but it has no A2P 10DLC campaign: US carriers block its texts until one is registered")
     if not details.use_inbound_webhook_on_number:
-        notes += _replies_note(details.inbound_request_url)
+        notes += replies_note(details.inbound_request_url)
     return pool, notes
 
 
@@ -116,42 +107,43 @@ def _check_sender(api: Client, sender: str, pool: set[str] | None) -> list[str]:
     return found.notes
 
 
-@dataclass(frozen=True)
-class _Sender:
-    """What the account knows of a sender: why it cannot be used and what to do, or notes for the operator."""
-
-    problem: str = ""
-    hint: str = ""
-    notes: list[str] = field(default_factory=list)
-
-
-def _find_sender(api: Client, sender: str) -> _Sender:
+def _find_sender(api: Client, sender: str) -> Sender:
     if sender.isdigit():
         if api.short_codes.list(short_code=sender, limit=1):
-            return _Sender(notes=["short code found"])
-        return _Sender("is not a short code of this account", "set another sender")
+            return Sender(notes=["short code found"])
+        return Sender("is not a short code of this account", "set another sender")
     if not sender.startswith("+"):
         note = "the sender ID cannot be checked: not every country accepts one, and nobody can reply to it"
-        return _Sender(notes=[note])
+        return Sender(notes=[note])
     owned = api.incoming_phone_numbers.list(phone_number=sender, limit=1)
     if not owned:
-        return _Sender("is not a number of this account", "buy it or set another one")
+        return Sender("is not a number of this account", "buy it or set another one")
     if not (owned[0].capabilities or {}).get("sms", True):
-        return _Sender("is a number that cannot send text messages", "set one that can")
-    return _Sender(notes=["sender found", *_replies_note(owned[0].sms_url)])
+        return Sender("is a number that cannot send text messages", "set one that can")
+    return Sender(notes=["sender found", *replies_note(owned[0].sms_url)])
+
+
+def _check_whatsapp_sender(api: Client, number: str) -> list[str]:
+    """Check TWILIO_WHATSAPP_FROM: that it is a WhatsApp sender of the account, and online."""
+    found = find_whatsapp_sender(api, number)
+    if found.problem:
+        raise ConfigError(f"TWILIO_WHATSAPP_FROM {found.problem}: {found.hint}")
+    return found.notes
 
 
 @connector.check_rules
 def check_rules(account: Account, uses: Sequence[ActionUse]) -> list[RuleProblem]:
-    """Find senders in the rules that the account does not have: at the first text, they would pause the connection."""
-    senders: dict[str, _Sender] = {}
+    """Find senders and templates in the rules that the account does not have, or that WhatsApp has not approved."""
+    senders: dict[tuple[str, str], Sender] = {}
     problems = []
     for use in uses:
+        find = find_whatsapp_sender if use.action.channel == "whatsapp" else _find_sender
         sender = use.params.get("sender")
-        if not isinstance(sender, str):
-            continue
-        if sender not in senders:
-            senders[sender] = _find_sender(account.api, sender)
-        if found := senders[sender].problem:
-            problems.append(RuleProblem(f"`sender` {found}", senders[sender].hint, use, ("sender",)))
+        if isinstance(sender, str):
+            key = (find.__name__, sender)
+            if key not in senders:
+                senders[key] = find(account.api, sender)
+            if found := senders[key].problem:
+                problems.append(RuleProblem(f"`sender` {found}", senders[key].hint, use, ("sender",)))
+        problems += template_problems(account, use)
     return problems

@@ -22,6 +22,7 @@ RATE_LIMIT_CODE = 20429
 DAILY_LIMIT_CODE = 63038
 
 _INVALID_NUMBER = "the number cannot receive text messages"
+_NO_WHATSAPP = "the number cannot receive WhatsApp messages"
 _SET_SENDER = (
     "set TWILIO_FROM, or `sender` in the rule, to a number of this account that can send texts, or set "
     "TWILIO_MESSAGING_SERVICE_SID"
@@ -34,6 +35,8 @@ _REGISTER_A2P = (
 _CREDENTIALS = (
     "check TWILIO_ACCOUNT_SID and the API key or auth token: each belongs to one account and one region"
 )
+_WHATSAPP_SENDER = "set TWILIO_WHATSAPP_FROM to a WhatsApp sender of this account that is online"
+_META = "resolve what Meta's Business Manager shows about the WhatsApp Business account"
 _REACTIVATE = "reactivate the account in Twilio's console: it may need a payment"
 
 
@@ -90,6 +93,9 @@ ERRORS: Mapping[int, Meaning] = {
     21614: Meaning("undeliverable", "the number is not a mobile number"),
     21617: _recipient("the message body is longer than 1600 characters"),
     21635: Meaning("undeliverable", "the number is a landline"),
+    21654: _recipient("the variables have no template"),
+    21655: _recipient("the template does not exist in this account"),
+    21656: _recipient("the template does not accept its variables: each needs a value of one line"),
     21659: _account("the sender is not a Twilio number of this account", _SET_SENDER),
     21660: _account("the sender belongs to another Twilio account", _SET_SENDER),
     21661: _account("the sender cannot send text messages", _SET_SENDER),
@@ -103,6 +109,7 @@ ERRORS: Mapping[int, Meaning] = {
         for code in range(21706, 21712)
     },
     21712: _account("the sender is not in the sender pool of the messaging service", _ADD_SENDER),
+    21910: _account("the sender is not one of WhatsApp", _WHATSAPP_SENDER),
     30001: _recipient("Twilio's queue was full"),
     30002: _account("the Twilio account is suspended", _REACTIVATE),
     30003: _recipient("the phone was off or out of reach"),
@@ -124,11 +131,28 @@ ERRORS: Mapping[int, Meaning] = {
     63001: _account(
         "the channel does not accept Twilio's login", "connect the sender again in Twilio's console"
     ),
-    63007: _account("the account has no such WhatsApp sender", "register the sender in Twilio's console"),
+    63003: Meaning("undeliverable", _NO_WHATSAPP),
+    63007: _account("the account has no such WhatsApp sender", _WHATSAPP_SENDER),
+    63013: _recipient("the message violates a policy of WhatsApp"),
+    63014: _recipient("the person has blocked the sender on WhatsApp"),
+    63016: _recipient(
+        "the person has not written in the last 24 hours, so WhatsApp accepts an approved template only"
+    ),
+    63018: Meaning("rate", "WhatsApp asks for fewer messages, or the limit of new conversations is reached"),
     63020: _account(
         "WhatsApp refuses the business account",
         "resolve its payment or verification in Meta's Business Manager",
     ),
+    63021: _recipient(
+        "WhatsApp refuses the content: a template with its variables has up to 1024 characters"
+    ),
+    63024: Meaning("undeliverable", _NO_WHATSAPP),
+    63027: _recipient("WhatsApp has no such template in this language for the sender"),
+    63028: _recipient("the number of variables is not that of the template"),
+    63032: _recipient("WhatsApp does not deliver marketing to this person at present"),
+    63049: _recipient("WhatsApp does not deliver this marketing template to the person"),
+    63051: _account("Meta has locked the WhatsApp sender", _META),
+    63112: _account("Meta has disabled the WhatsApp Business account", _META),
     DAILY_LIMIT_CODE: Meaning("quota", "the account has sent as many messages as it may in a day"),
 }
 """Error code -> meaning. Twilio adds and splits codes: an unlisted code is mapped by its range and the HTTP status."""

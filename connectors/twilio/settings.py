@@ -31,7 +31,10 @@ class Settings(ConnectorSettings):
     sender: str | None = Field(
         None, alias="from", pattern=r"^(\+[1-9]\d{1,14}|\d{3,8}|[A-Za-z0-9 &_+-]{1,11})$"
     )
-    """Sender: a phone number, short code or alphanumeric sender ID. Required without a messaging service."""
+    """Sender of texts: a phone number, short code or alphanumeric sender ID. Required without a messaging service."""
+    whatsapp_from: str | None = Field(None, pattern=r"^(whatsapp:)?\+[1-9]\d{1,14}$")
+    """Sender of WhatsApp messages: a number that is registered for WhatsApp. Without one, the messaging service
+    chooses."""
     shared_key: SecretStr | None = None
     """Secret of the shared key, for accounts whose callbacks Twilio signs with one instead of the auth token."""
     region: str | None = Field(None, pattern=r"^[a-z0-9]+$")
@@ -43,8 +46,11 @@ class Settings(ConnectorSettings):
 
     @model_validator(mode="after")
     def _require_sender(self) -> Self:
-        if self.sender is None and self.messaging_service_sid is None:
-            raise ValueError("set TWILIO_MESSAGING_SERVICE_SID or TWILIO_FROM: a text message needs a sender")
+        if not (self.sender or self.messaging_service_sid or self.whatsapp_from):
+            raise ValueError(
+                "set TWILIO_MESSAGING_SERVICE_SID or TWILIO_FROM: a text message needs a sender; for WhatsApp alone, "
+                "set TWILIO_WHATSAPP_FROM"
+            )
         return self
 
     @model_validator(mode="after")
@@ -60,11 +66,16 @@ class Settings(ConnectorSettings):
             return self.api_key_sid, self.api_key_secret.get_secret_value()
         return self.account_sid, self.auth_token.get_secret_value()
 
+    @property
+    def whatsapp_sender(self) -> str | None:
+        """The number of TWILIO_WHATSAPP_FROM."""
+        return self.whatsapp_from.removeprefix("whatsapp:") if self.whatsapp_from else None
+
 
 connector = Connector(
     "twilio",
     settings=Settings,
     limits=Limits(per_second=10, concurrency=8),
-    description="Sends text messages; status and STOP replies arrive through callbacks.",
+    description="Sends texts and WhatsApp messages; statuses and replies arrive through callbacks.",
     group=ConnectorGroup.CUSTOMER_MESSAGES,
 )

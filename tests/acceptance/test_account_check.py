@@ -74,7 +74,7 @@ def test_setup_then_check_online_passes_for_every_account(folder: Path, sandbox:
             "hubspot": "✓ hubspot: key accepted; unique properties exist",
             "salesforce": after["salesforce"],  # counts the org's requests
             "slack": "✓ slack: webhook is active",
-            "twilio": "✓ twilio: account active, API key accepted, sender found",
+            "twilio": "✓ twilio: account active, API key accepted, sender found, WhatsApp sender online",
         },
     )
     assert after["salesforce"].endswith("Task.Conversation_Id__c exists")

@@ -1,4 +1,4 @@
-"""Text messages from event to status callback and reply: a real service, the real SDK, signed Twilio callbacks."""
+"""Texts and WhatsApp messages from event to callback and reply: a real service, the real SDK, signed callbacks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.acceptance.service_process import ServiceProcess, eventually, free_po
 
 RULES = """
 version: 1
-messaging: {quiet_hours: none, caps: {sms: 100 per 24h}}
+messaging: {quiet_hours: none, caps: {sms: 100 per 24h, whatsapp: 100 per 24h}}
 rules:
   - name: text
     when: call.busy
@@ -32,6 +32,25 @@ rules:
     do:
       - use: slack.post
         with: {text: "{{ contact.first_name }} on {{ event.conversationId }}: {{ event.text }}"}
+  - name: whatsapp-after-missed-call
+    when: call.no-answer
+    do:
+      - use: twilio.send_whatsapp
+        with: {template: missed_call, variables: {1: "{{ contact.first_name | default('there') }}"}}
+  - name: whatsapp-answer
+    when: sms.received
+    where: {event.channel: whatsapp, event.optOut: false}
+    do:
+      - use: twilio.send_whatsapp
+        with: {body: "Thanks, {{ contact.first_name }}. We call you at once."}
+  - name: whatsapp-or-text
+    when: call.failed
+    do:
+      - use: twilio.send_whatsapp
+        with: {body: "Our line broke. May we call again?"}
+    on_failure:
+      - use: twilio.send_sms
+        with: {body: "Our line broke. May we call again?"}
 """
 RECIPIENT, OTHER_RECIPIENT = "+12125550167", "+12125550168"
 
@@ -229,3 +248,60 @@ def test_validity_period_ends_before_quiet_hours(tmp_path: Path, sandbox: Runnin
         assert eventually(lambda: sandbox.twilio.messages), running.log.read_text()[-2000:]
     [message] = sandbox.twilio.messages
     assert 1000 < int(message.parameters["ValidityPeriod"]) <= 1200
+
+
+# ------------------------------------------------------------ WhatsApp
+
+
+def whatsapp_deliveries(service: ServiceProcess) -> list[dict[str, Any]]:
+    """Return the finished deliveries of `twilio.send_whatsapp`, newest first."""
+    items = service.api_items("deliveries?limit=200")
+    unfinished = ("pending", "running", "retrying")
+    return [
+        item for item in items if item["action"] == "twilio.send_whatsapp" and item["state"] not in unfinished
+    ]
+
+
+def post_call(service: ServiceProcess, name: str) -> None:
+    body = refresh_sample(sample(name), datetime.now(UTC))
+    body["metadata"] |= {"contactPhone": RECIPIENT, "contactName": "Ines Okafor"}
+    assert service.post(body).json() == {"received": True}
+
+
+def test_conversation_by_whatsapp_from_template_to_opt_out(
+    service: ServiceProcess, sandbox: RunningSandbox
+) -> None:
+    """A template to a stranger; free text once she has answered; nothing after STOP."""
+    inbound = f"{service.url}/webhooks/twilio/inbound"
+    post_call(service, "call.no-answer")
+    assert eventually(lambda: len(sandbox.twilio.messages) == 1), service.log.read_text()[-2000:]
+    [template] = sandbox.twilio.messages
+    assert (template.to, template.body[:8]) == (f"whatsapp:{RECIPIENT}", "Hi Ines,")
+    assert {item["http"] for item in sandbox.twilio.send_status_callbacks(statuses=["sent", "read"])} == {200}
+    assert whatsapp_deliveries(service)[0]["message_status"] == "delivered"
+
+    fields = {"ButtonPayload": "call_me"}
+    assert sandbox.twilio.receive(f"whatsapp:{RECIPIENT}", "Call me", inbound, fields=fields)["http"] == 200
+    assert eventually(lambda: len(sandbox.twilio.messages) == 2 and sandbox.slack.messages)
+    assert sandbox.twilio.messages[1].body == "Thanks, Ines. We call you at once."
+    assert sandbox.twilio.messages[1].refusal is None
+    assert "Call me" in json.dumps([message.text for message in sandbox.slack.messages])
+
+    assert sandbox.twilio.receive(f"whatsapp:{RECIPIENT}", "Stop", inbound)["http"] == 200
+    post_call(service, "call.no-answer")
+    assert eventually(lambda: whatsapp_deliveries(service)[0]["state"] == "suppressed")
+    assert whatsapp_deliveries(service)[0]["reason"] == "opted_out"
+    assert len(sandbox.twilio.messages) == 2
+
+
+def test_free_text_outside_the_window_becomes_a_text(
+    service: ServiceProcess, sandbox: RunningSandbox
+) -> None:
+    body = refresh_sample(sample("call.failed"), datetime.now(UTC))
+    body["metadata"]["contactPhone"] = OTHER_RECIPIENT
+    assert service.post(body).json() == {"received": True}
+    assert eventually(lambda: len(sandbox.twilio.messages) == 1), service.log.read_text()[-2000:]
+    assert (sandbox.twilio.messages[0].to, whatsapp_deliveries(service)[0]["state"]) == (
+        OTHER_RECIPIENT,
+        "failed",
+    )

@@ -166,8 +166,17 @@ class TestTwilio(ConnectorConformance):
             "TWILIO_ACCOUNT_SID": "AC" + "0" * 32,
             "TWILIO_AUTH_TOKEN": "secret-auth-token",
             "TWILIO_FROM": "+15005550006",
+            "TWILIO_WHATSAPP_FROM": "+15005550006",
             "TWILIO_URL": url,
         }
+
+    def params(self, action: Action) -> Mapping[str, Any]:
+        if action.name == "send_whatsapp":
+            return {"body": "We call you back today."}
+        return super().params(action)
+
+    def params_not_sent(self, action: Action) -> Collection[str]:
+        return {"template", "variables", "language"}  # the person has just written, so free text is sent
 
     def provider(self):
         return sandbox_provider("twilio")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from bridge.events import Event
 from bridge.store.database import Database
 from bridge.store.delivery_status import apply_callback
 from bridge.store.erase import erase
+from bridge.store.inbound_messages import last_inbound_at
 from bridge.store.opt_out_list import list_opt_outs
 from bridge.store.queries import NotFound, list_events, stored_body, stored_event
 from tests.integration.engine import Engine
@@ -61,6 +63,7 @@ def test_a_reply_is_an_event_with_the_contact_and_the_conversation_of_the_text(e
         "to": "+12125550100",
         "text": "Call me at 5",
         "media": ["https://api.twilio.com/media/1"],
+        "button": None,
         "optOut": False,
         "optIn": False,
         "metadata": {
@@ -197,3 +200,35 @@ def test_status_and_text_can_be_reported_together(engine: Engine) -> None:
     )
     assert engine.show(delivery_id)["message_status"] == "delivered"
     assert len(opted_out(engine.database)) == 1
+
+
+def test_last_message_of_a_person_is_known_by_channel_number_and_connection(engine: Engine) -> None:
+    """WhatsApp takes free text only for a day after it."""
+    database = engine.database
+    clock = database.clock
+
+    def last(channel: str = "whatsapp", to: str | None = None, connection: str = "desk") -> int | None:
+        """Return how many hours ago it was."""
+        now = clock.now()
+        found = last_inbound_at(database, connection, channel, PHONE, to, now)
+        return None if found is None else round((now - found) / timedelta(hours=1))
+
+    assert last() is None
+    reply(database, channel="whatsapp")
+    clock.advance(hours=2)
+    reply(database, sid="SM2")
+    assert (last(), last("sms")) == (2, 0)
+    assert (last(to="+12125550100"), last(to="+12125550199")) == (2, None)
+    assert last(connection="desk_2") is None
+    reply(database, "Thanks", sid="SM3", channel="whatsapp")
+    assert last() == 0
+    clock.advance(days=8)
+    assert last() is None
+
+
+def test_last_message_of_an_erased_person_is_forgotten(engine: Engine) -> None:
+    reply(engine.database, channel="whatsapp")
+    erase(engine.database, "test", PHONE, [b"secret"])
+    assert (
+        last_inbound_at(engine.database, "desk", "whatsapp", PHONE, None, engine.database.clock.now()) is None
+    )

@@ -51,9 +51,9 @@ def sandbox(running: RunningSandbox) -> RunningSandbox:
 
 
 def account(sandbox: RunningSandbox, **variables: str) -> Connected:
-    return connect(
-        twilio, sandbox.environment | {f"TWILIO_{name}": value for name, value in variables.items()}
-    )
+    """An account that sends texts only, unless the variables say otherwise."""
+    changes = {f"TWILIO_{name}": value for name, value in ({"WHATSAPP_FROM": ""} | variables).items()}
+    return connect(twilio, sandbox.environment | changes)
 
 
 def refusal(sandbox: RunningSandbox, **variables: str) -> DeliveryError:

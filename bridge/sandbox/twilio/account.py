@@ -14,7 +14,14 @@ from twilio.request_validator import RequestValidator
 from bridge.sandbox.provider import Handler, ProviderError, ProviderRequest
 from bridge.sandbox.twilio.errors import error_response
 from bridge.sandbox.twilio.message_api import ROOT, MessageApi
-from bridge.sandbox.twilio.messages import ACCOUNT_SID, FINAL_STATUSES, STATUSES, Message, new_sid
+from bridge.sandbox.twilio.messages import (
+    ACCOUNT_SID,
+    FINAL_STATUSES,
+    STATUSES,
+    WHATSAPP,
+    Message,
+    new_sid,
+)
 from bridge.sandbox.twilio.sender_api import SenderApi
 from bridge.sandbox.twilio.state import (
     API_KEY_SECRET,
@@ -22,10 +29,21 @@ from bridge.sandbox.twilio.state import (
     AUTH_TOKEN,
     NUMBER,
     SERVICE_SID,
+    WHATSAPP_NUMBER,
     not_found,
 )
+from bridge.sandbox.twilio.templates import ContentTemplate
 
-__all__ = ["ACCOUNT_SID", "API_KEY_SECRET", "API_KEY_SID", "AUTH_TOKEN", "NUMBER", "SERVICE_SID", "Twilio"]
+__all__ = [
+    "ACCOUNT_SID",
+    "API_KEY_SECRET",
+    "API_KEY_SID",
+    "AUTH_TOKEN",
+    "NUMBER",
+    "SERVICE_SID",
+    "WHATSAPP_NUMBER",
+    "Twilio",
+]
 
 CALLBACK_TIMEOUT_SECONDS = 15.0
 _STOP_WORDS = {"STOP", "STOPALL", "UNSUBSCRIBE", "END", "QUIT", "CANCEL", "REVOKE", "OPTOUT"}
@@ -33,10 +51,15 @@ _START_WORDS = {"START", "YES", "UNSTOP"}
 _HELP_WORDS = {"HELP", "INFO"}
 _SETTINGS = {
     "inbound_url", "advanced_opt_out", "more_stop_words", "status", "type", "verified", "voice_only", "numbers",
-    "short_codes", "pool", "a2p_registered",
+    "short_codes", "pool", "a2p_registered", "whatsapp_senders", "no_whatsapp", "templates",
 }  # fmt: skip
+_SETTINGS_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "verified": set,
+    "voice_only": set,
+    "no_whatsapp": set,
+    "templates": lambda items: {item["sid"]: ContentTemplate(**item) for item in items},
+}
 RCS = "rcs:"
-WHATSAPP = "whatsapp:"
 
 
 class Twilio(MessageApi, SenderApi):
@@ -50,8 +73,9 @@ class Twilio(MessageApi, SenderApi):
     ) -> list[dict[str, Any]]:
         """Set messages to each of `statuses` in turn and send their signed status callbacks.
 
-        Without `sid`, this applies to every message without a final status. Return the HTTP status of each
-        callback (None: no callback URL, or no response). Raise ValueError for an unknown message status.
+        Without `sid`, this applies to every message without a final status. A message that WhatsApp refuses fails
+        instead. Return the HTTP status of each callback (None: no callback URL, or no response). Raise ValueError for
+        an unknown message status.
         """
         unknown = sorted(set(statuses) - STATUSES)
         if unknown:
@@ -64,18 +88,38 @@ class Twilio(MessageApi, SenderApi):
             ]
         report = []
         for message in affected:
-            for status in statuses:
+            refused = message.refusal is not None
+            for status in ("failed",) if refused else statuses:
                 with self.lock:
-                    message.set_status(status, self.now(), next(iter(self.pool), None), error_code)
+                    message.set_status(
+                        status,
+                        self.now(),
+                        self._sender_for(message),
+                        message.refusal if refused else error_code,
+                    )
                     fields = message.status_callback_fields()
                 http = self._signed_post(message.status_callback, fields)
                 report.append({"sid": message.sid, "status": status, "http": http})
         return report
 
+    def _sender_for(self, message: Message) -> str | None:
+        """Return the sender that a messaging service chooses."""
+        if message.to.startswith(WHATSAPP):
+            return next((f"{WHATSAPP}{number}" for number in self.whatsapp_senders), None)
+        return next(iter(self.pool), None)
+
     def receive(
-        self, from_: str, body: str, url: str | None = None, to: str = NUMBER, media: Sequence[str] = ()
+        self,
+        from_: str,
+        body: str,
+        url: str | None = None,
+        to: str | None = None,
+        media: Sequence[str] = (),
+        fields: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """Receive a message from a person, apply a keyword in it, then call the webhook at `url` or `inbound_url`.
+
+        `fields` are further fields of the webhook, such as `ButtonPayload`.
 
         Like at Twilio, only a text that is nothing but a keyword counts, also from RCS (`rcs:+1...`), and none from
         WhatsApp (`whatsapp:+1...`).
@@ -86,13 +130,25 @@ class Twilio(MessageApi, SenderApi):
                 self.opt_out(from_.removeprefix(RCS))
             elif keyword == "START":
                 self.opt_in(from_.removeprefix(RCS))
-            sid = new_sid("MM" if media else "SM")
-            message = Message(sid, to, from_, body, "received", "inbound", self.now(), media=tuple(media))
+            more = dict(fields or {})
+            if from_.startswith(WHATSAPP):
+                more = {"WaId": from_.removeprefix(f"{WHATSAPP}+")} | more
+            if keyword and self.advanced_opt_out:
+                more["OptOutType"] = keyword
+            message = Message(
+                new_sid("MM" if media else "SM"),
+                to or (f"{WHATSAPP}{WHATSAPP_NUMBER}" if from_.startswith(WHATSAPP) else NUMBER),
+                from_,
+                body,
+                "received",
+                "inbound",
+                self.now(),
+                media=tuple(media),
+                more_fields=more,
+            )
             self.store(message)
-        fields = message.inbound_fields()
-        if keyword and self.advanced_opt_out:
-            fields["OptOutType"] = keyword
-        return {"sid": message.sid, "http": self._signed_post(url or self.inbound_url, fields)}
+        http = self._signed_post(url or self.inbound_url, message.inbound_fields())
+        return {"sid": message.sid, "http": http}
 
     def _kind_of_keyword(self, body: str) -> str | None:
         word = body.strip().upper()
@@ -109,7 +165,7 @@ class Twilio(MessageApi, SenderApi):
             raise ValueError(f"unknown settings: {', '.join(unknown)}")
         with self.lock:
             for name, value in changes.items():
-                setattr(self, name, set(value) if name in ("verified", "voice_only") else value)
+                setattr(self, name, _SETTINGS_READERS.get(name, lambda value: value)(value))
             self.more_stop_words = {word.upper() for word in self.more_stop_words}
 
     def _signed_post(self, url: str | None, fields: Mapping[str, str]) -> int | None:
@@ -126,8 +182,13 @@ class Twilio(MessageApi, SenderApi):
         return response.status_code
 
     def routes(self) -> Iterable[tuple[str, str, Handler]]:
-        """Return the endpoints of the 2010 API and of messaging services."""
-        return [("GET", ROOT + ".json", self._account), *self.message_routes(), *self.sender_routes()]
+        """Return the endpoints of the 2010 API, of messaging services and of the Content API."""
+        return [
+            ("GET", ROOT + ".json", self._account),
+            *self.message_routes(),
+            *self.sender_routes(),
+            *self.content_routes(),
+        ]
 
     def commands(self) -> Iterable[tuple[str, Callable[[Any], Any]]]:
         """Return the commands that make Twilio call a webhook."""
@@ -136,7 +197,12 @@ class Twilio(MessageApi, SenderApi):
             (
                 "inbound",
                 lambda body: self.receive(
-                    body["from"], body["body"], body.get("url"), body.get("to", NUMBER), body.get("media", ())
+                    body["from"],
+                    body["body"],
+                    body.get("url"),
+                    body.get("to"),
+                    body.get("media", ()),
+                    body.get("fields"),
                 ),
             ),
             ("configure", lambda body: self.configure(**body)),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from urllib.parse import urlencode
 
 from starlette.responses import JSONResponse, Response
 
 from bridge.sandbox.provider import MAX_RECORDS, Handler, ProviderRequest, parse_whole_number
+from bridge.sandbox.twilio.content_api import MAX_WHATSAPP_TEMPLATE, ContentApi
 from bridge.sandbox.twilio.errors import api_error
 from bridge.sandbox.twilio.messages import (
     PARAMETERS,
+    WHATSAPP,
     Message,
     check_message,
     matches_date_sent,
@@ -18,13 +21,15 @@ from bridge.sandbox.twilio.messages import (
     parse_form,
     parse_send_at,
 )
-from bridge.sandbox.twilio.state import SERVICE_SID, AccountState, not_found
+from bridge.sandbox.twilio.state import SERVICE_SID, not_found
+from bridge.sandbox.twilio.templates import ContentTemplate
 
 MAX_PAGE_SIZE = 1000
 ROOT = "/2010-04-01/Accounts/{account}"
+_WHATSAPP_WINDOW = timedelta(hours=24)
 
 
-class MessageApi(AccountState):
+class MessageApi(ContentApi):
     """The part of the account's API that is about messages."""
 
     def message_routes(self) -> Iterable[tuple[str, str, Handler]]:
@@ -45,27 +50,33 @@ class MessageApi(AccountState):
         if self.status != "active":
             raise api_error(20005, "Account not active", 403)
         check_message(parameters)
-        self._check_sender(service, sender)
-        if self.type == "Trial" and parameters["To"] not in self.verified:
+        to = parameters["To"]
+        if to.startswith(WHATSAPP):
+            self._check_whatsapp_sender(service, sender)
+        else:
+            self._check_sender(service, sender)
+        content = self.rendered_content(parameters)
+        if self.type == "Trial" and to.removeprefix(WHATSAPP) not in self.verified:
             raise api_error(
                 21608, "The number is unverified. Trial accounts cannot message unverified numbers"
             )
         send_at = parse_send_at(parameters, self.now())
-        if parameters["To"] in self._opted_out:
+        if to in self._opted_out:
             raise api_error(21610, "Attempt to send to unsubscribed recipient")
-        if parameters["To"] in self._landlines:
+        if to in self._landlines:
             raise api_error(21614, "'To' number is not a valid mobile number")
         message = Message(
             new_sid("MM" if parameters.get("MediaUrl") else "SM"),
-            parameters["To"],
+            to,
             sender,
-            parameters.get("Body", ""),
+            content[1] if content else parameters.get("Body", ""),
             "scheduled" if send_at else "accepted" if service else "queued",
             "outbound-api",
             self.now(),
             service,
             parameters,
             send_at,
+            refusal=self._whatsapp_refusal(to, sender, content) if to.startswith(WHATSAPP) else None,
         )
         self.store(message)
         return JSONResponse(message.as_json(), 201)
@@ -83,6 +94,32 @@ class MessageApi(AccountState):
             raise api_error(21703, "The Messaging Service contains no phone numbers.")
         if sender and sender not in self.pool:
             raise api_error(21712, "The 'From' number is not in the pool of the Messaging Service.")
+
+    def _check_whatsapp_sender(self, service: str | None, sender: str | None) -> None:
+        if service and service != SERVICE_SID:
+            raise api_error(21701, "The Messaging Service does not exist", 404)
+        if sender is None and not self.whatsapp_senders:
+            raise api_error(21703, "The Messaging Service contains no WhatsApp senders.")
+        status = self.whatsapp_senders.get(sender.removeprefix(WHATSAPP)) if sender else "ONLINE"
+        if status is None or not status.startswith("ONLINE"):
+            raise api_error(63007, "Twilio could not find a Channel with the specified From address")
+
+    def _whatsapp_refusal(
+        self, to: str, sender: str | None, content: tuple[ContentTemplate, str] | None
+    ) -> int | None:
+        """Return the code with which WhatsApp refuses a message that Twilio has accepted."""
+        if to.removeprefix(WHATSAPP) in self.no_whatsapp:
+            return 63003
+        since = self.now() - _WHATSAPP_WINDOW
+        in_window = any(
+            message.from_ == to and sender in (None, message.to) and message.created_at > since
+            for message in self.inbound
+        )
+        if not in_window and (content is None or content[0].status != "approved"):
+            return 63016
+        if content and len(content[1]) > MAX_WHATSAPP_TEMPLATE:
+            return 63021
+        return None
 
     def _list(self, request: ProviderRequest) -> Response:
         query = request.query

@@ -20,8 +20,19 @@ from bridge.sandbox.twilio.errors import api_error
 ACCOUNT_SID = "AC5a6d1f0c3b2e49788d7c6b5a4f3e2d1c"
 MAX_BODY_LENGTH = 1600
 MAX_VALIDITY_SECONDS = 36_000
-STATUSES = {"accepted", "scheduled", "queued", "sending", "sent", "delivered", "undelivered", "failed"}
-FINAL_STATUSES = {"delivered", "undelivered", "failed", "canceled", "received"}
+STATUSES = {
+    "accepted",
+    "scheduled",
+    "queued",
+    "sending",
+    "sent",
+    "delivered",
+    "read",
+    "undelivered",
+    "failed",
+}
+FINAL_STATUSES = {"delivered", "read", "undelivered", "failed", "canceled", "received"}
+WHATSAPP = "whatsapp:"
 PARAMETERS = {
     "To",
     "StatusCallback",
@@ -75,6 +86,10 @@ class Message:
     error_code: int | None = None
     media: tuple[str, ...] = ()
     """URLs of the files of an inbound message."""
+    refusal: int | None = None
+    """Error code with which WhatsApp refuses the message; Twilio reports it in a status callback only."""
+    more_fields: Mapping[str, str] = field(default_factory=dict)
+    """Further fields of the webhook for an inbound message, such as `ProfileName`."""
     updated_at: datetime = field(init=False)
 
     def __post_init__(self) -> None:
@@ -97,7 +112,7 @@ class Message:
         self.status = status
         self.updated_at = now
         self.from_ = self.from_ or sender
-        if status in ("sent", "delivered", "undelivered") and self.sent_at is None:
+        if status in ("sent", "delivered", "read", "undelivered") and self.sent_at is None:
             self.sent_at = now
         if status in ("undelivered", "failed"):
             self.error_code = error_code or 30003
@@ -137,6 +152,7 @@ class Message:
             "AccountSid": ACCOUNT_SID,
             "From": self.from_ or "",
             "ApiVersion": "2010-04-01",
+            **self.more_fields,
         }
 
     def as_json(self) -> dict[str, Any]:
@@ -185,14 +201,18 @@ def parse_form(body: bytes, allowed: set[str]) -> dict[str, str]:
 
 def check_message(parameters: Mapping[str, str]) -> None:
     """Raise ProviderError for a recipient, a body or an option that is invalid for every account."""
-    to, body = parameters.get("To", ""), parameters.get("Body", "")
+    to, sender = parameters.get("To", ""), parameters.get("From", "")
+    body = parameters.get("Body", "")
     if not to:
         raise api_error(21604, "A 'To' phone number is required.")
+    if sender and to.startswith(WHATSAPP) != sender.startswith(WHATSAPP):
+        raise api_error(21910, "Invalid From and To pair. From and To should be of the same channel")
+    to, sender = to.removeprefix(WHATSAPP), sender.removeprefix(WHATSAPP)
     if not _NUMBER.fullmatch(to):
         raise api_error(21211, f"Invalid 'To' Phone Number: {to[:4]}XXXX")
-    if parameters.get("From") and not _NUMBER.fullmatch(parameters["From"]):
-        raise api_error(21212, f"Invalid From Number (caller ID): {parameters['From'][:4]}XXXX")
-    if to == parameters.get("From"):
+    if sender and not _NUMBER.fullmatch(sender):
+        raise api_error(21212, f"Invalid From Number (caller ID): {sender[:4]}XXXX")
+    if to == sender:
         raise api_error(21266, f"'To' and 'From' number cannot be the same: {to[:4]}XXXX")
     if not body and not parameters.get("MediaUrl") and not parameters.get("ContentSid"):
         raise api_error(21602, "Message body is required.")

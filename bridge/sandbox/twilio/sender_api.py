@@ -8,7 +8,8 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from bridge.sandbox.provider import Handler, ProviderRequest
-from bridge.sandbox.twilio.messages import ACCOUNT_SID
+from bridge.sandbox.twilio.errors import api_error
+from bridge.sandbox.twilio.messages import ACCOUNT_SID, WHATSAPP
 from bridge.sandbox.twilio.state import SERVICE_SID, AccountState, not_found
 
 _ROOT = "/2010-04-01/Accounts/{account}"
@@ -18,7 +19,7 @@ class SenderApi(AccountState):
     """The part of the account's API that is about senders."""
 
     def sender_routes(self) -> Iterable[tuple[str, str, Handler]]:
-        """Return the endpoints of numbers, short codes and messaging services."""
+        """Return the endpoints of numbers, short codes, messaging services and WhatsApp senders."""
         return [
             ("GET", _ROOT + "/IncomingPhoneNumbers.json", self._numbers),
             ("GET", _ROOT + "/SMS/ShortCodes.json", self._short_codes),
@@ -26,6 +27,7 @@ class SenderApi(AccountState):
             ("GET", "/v1/Services/{service}/PhoneNumbers", self._service_numbers),
             ("GET", "/v1/Services/{service}/ShortCodes", self._other_senders),
             ("GET", "/v1/Services/{service}/AlphaSenders", self._other_senders),
+            ("GET", "/v2/Channels/Senders", self._channel_senders),
         ]
 
     def _numbers(self, request: ProviderRequest) -> Response:
@@ -111,6 +113,26 @@ class SenderApi(AccountState):
         return _service_list(
             request, "short_codes" if request.path.endswith("ShortCodes") else "alpha_senders", []
         )
+
+    def _channel_senders(self, request: ProviderRequest) -> Response:
+        if request.query.get("Channel") not in ("whatsapp", "rcs"):
+            raise api_error(20001, "Channel must be whatsapp or rcs")
+        senders = [
+            {
+                "sid": "XE" + number.encode().hex().rjust(32, "0")[-32:],
+                "status": status,
+                "sender_id": f"{WHATSAPP}{number}",
+                "configuration": {"waba_id": "102290129340398"},
+                "webhook": {"callback_url": self.inbound_url or None, "callback_method": "POST"},
+                "profile": {"name": "Harbour Light"},
+                "properties": {"quality_rating": "HIGH", "messaging_limit": "10K Customers/24hr"},
+                "offline_reasons": None,
+                "url": f"https://messaging.twilio.com{request.path}",
+            }
+            for number, status in self.whatsapp_senders.items()
+            if request.query["Channel"] == "whatsapp"
+        ]
+        return _service_list(request, "senders", senders)
 
 
 def _list_page(request: ProviderRequest, key: str, items: list[dict[str, Any]]) -> Response:

@@ -7,11 +7,13 @@ from bridge.sandbox.faults import Faults
 from bridge.sandbox.provider import MAX_RECORDS, MockProvider, ProviderError, ProviderRequest
 from bridge.sandbox.twilio.errors import error_response
 from bridge.sandbox.twilio.messages import Message
+from bridge.sandbox.twilio.templates import MISSED_CALL, ContentTemplate
 
 AUTH_TOKEN = "3f2b1c0d9e8f7a6b5c4d3e2f1a0b9c8d"  # noqa: S105 - valid only in this sandbox
 API_KEY_SID = "SK1f2e3d4c5b6a79880716253443526170"
 API_KEY_SECRET = "sandboxApiKeySecret0123456789abc"  # noqa: S105
 NUMBER = "+12125550100"
+WHATSAPP_NUMBER = "+12125550109"
 SERVICE_SID = "MG0b1c2d3e4f5a6b7c8d9e0f1a2b3c4d5e"
 
 
@@ -25,6 +27,9 @@ class AccountState(MockProvider):
     What a real account may be like: `standard_keys` are API keys (SID -> secret) that may use everything but the
     account itself; `voice_only` are numbers that cannot send texts; a `Trial` account (`type`) texts only `verified`
     numbers; a `suspended` one (`status`) texts nobody; without `a2p_registered`, US carriers block the service's texts.
+
+    `whatsapp_senders` are the numbers registered for WhatsApp with their status (`ONLINE`), which the service has as
+    well, and `templates` the content templates by SID. `no_whatsapp` are people's numbers without WhatsApp.
     """
 
     name = "twilio"
@@ -47,6 +52,9 @@ class AccountState(MockProvider):
             self.inbound_url = ""
             self.advanced_opt_out = False
             self.more_stop_words: set[str] = set()
+            self.whatsapp_senders = {WHATSAPP_NUMBER: "ONLINE"}
+            self.no_whatsapp: set[str] = set()
+            self.templates: dict[str, ContentTemplate] = {MISSED_CALL.sid: MISSED_CALL}
             self.standard_keys = {API_KEY_SID: API_KEY_SECRET}
             self.type = "Full"
             self.verified: set[str] = set()

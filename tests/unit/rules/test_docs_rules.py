@@ -27,9 +27,9 @@ from bridge.rules.template_filters import FILTER_NAMES
 from tests.unit.rules.helpers import NOW, event_of
 
 ROOT = Path(__file__).parents[3]
-GUIDE, REFERENCE, COOKBOOK, HUBSPOT = (
+GUIDE, REFERENCE, COOKBOOK, HUBSPOT, TWILIO = (
     (ROOT / "docs" / name).read_text("utf-8")
-    for name in ("rules.md", "rules-reference.md", "cookbook.md", "hubspot.md")
+    for name in ("rules.md", "rules-reference.md", "cookbook.md", "hubspot.md", "twilio.md")
 )
 REGISTRY = Registry()
 SNIPPETS = [
@@ -39,6 +39,7 @@ SNIPPETS = [
         ("reference", REFERENCE),
         ("cookbook", COOKBOOK),
         ("hubspot", HUBSPOT),
+        ("twilio", TWILIO),
         *((name, (ROOT / "docs" / f"{name}.md").read_text("utf-8")) for name in ("teams",)),
     )
     for match in re.finditer(r"```yaml\n(.*?)```", page, re.DOTALL)
