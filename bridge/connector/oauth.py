@@ -30,13 +30,15 @@ def request_token(
     form: Mapping[str, str | SecretStr],
     *,
     basic: tuple[str, SecretStr] | None = None,
+    as_json: bool = False,
     previous: Token | None = None,
     fixes: Mapping[str, str] | None = None,
     fix: str = "check the credentials of the connection",
 ) -> Token:
     """Post a form to a token endpoint and return its token. `basic` is the client's ID and secret, if not in the form.
 
-    The refresh token is the new one, or that of `previous` if the provider has issued none. `fixes` says what to do by
+    With `as_json`, the form is sent as a JSON object, which some providers require instead of what the standard says. The
+    refresh token is the new one, or that of `previous` if the provider has issued none. `fixes` says what to do by
     error code, in the answer's `error` or as a word of its `error_description`; the first one counts. Raise
     AuthenticationError for a refusal, RateLimited for 429, TransientError if there is no answer or one without a token.
     """
@@ -44,7 +46,12 @@ def request_token(
     auth = httpx.BasicAuth(basic[0], basic[1].get_secret_value()) if basic is not None else None
     try:
         with http_client() as client:
-            response = client.post(url, data=data, auth=auth or httpx.USE_CLIENT_DEFAULT)
+            response = client.post(
+                url,
+                data=None if as_json else data,
+                json=data if as_json else None,
+                auth=auth or httpx.USE_CLIENT_DEFAULT,
+            )
     except DeliveryError:
         raise
     except Exception as error:

@@ -26,6 +26,7 @@ from bridge.sandbox.provider import MockProvider
 from bridge.sandbox.salesforce import org as salesforce
 from bridge.sandbox.smtp import MockSmtpServer
 from bridge.sandbox.twilio import account as twilio
+from bridge.sandbox.zendesk import account as zendesk
 
 KEEP_ALIVE_SECONDS = 3600
 """Idle connections are kept longer than clients pool them, so that no client reuses a closing connection."""
@@ -58,6 +59,7 @@ class RunningSandbox:
         self.hubspot = hubspot.HubSpot(clock, self._faults)
         self.salesforce = salesforce.Salesforce(clock, self._faults)
         self.pipedrive = pipedrive.Pipedrive(clock, self._faults)
+        self.zendesk = zendesk.Zendesk(clock, self._faults)
         self.twilio = twilio.Twilio(clock, self._faults)
         self.slack = slack.Slack(clock, self._faults)
         self.teams = teams.Teams(clock, self._faults)
@@ -69,6 +71,7 @@ class RunningSandbox:
                 self.hubspot,
                 self.salesforce,
                 self.pipedrive,
+                self.zendesk,
                 self.twilio,
                 self.slack,
                 self.teams,
@@ -116,6 +119,9 @@ class RunningSandbox:
             "SALESFORCE_CONSUMER_SECRET": salesforce.CONSUMER_SECRET,
             "PIPEDRIVE_API_TOKEN": pipedrive.API_TOKEN,
             "PIPEDRIVE_URL": f"{self.url}/pipedrive",
+            "ZENDESK_URL": f"{self.url}/zendesk",
+            "ZENDESK_CLIENT_ID": zendesk.CLIENT_ID,
+            "ZENDESK_CLIENT_SECRET": zendesk.CLIENT_SECRET,
             "TWILIO_ACCOUNT_SID": twilio.ACCOUNT_SID,
             "TWILIO_AUTH_TOKEN": twilio.AUTH_TOKEN,
             "TWILIO_API_KEY_SID": twilio.API_KEY_SID,
@@ -146,7 +152,9 @@ class RunningSandbox:
 
     def fault(
         self,
-        provider: Literal["hubspot", "salesforce", "pipedrive", "twilio", "slack", "teams", "heppu", "email"],
+        provider: Literal[
+            "hubspot", "salesforce", "pipedrive", "zendesk", "twilio", "slack", "teams", "heppu", "email"
+        ],
         *,
         path: str = "*",
         method: str | None = None,

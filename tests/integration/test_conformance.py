@@ -124,6 +124,24 @@ class SalesforceProvider(SandboxProvider):
         return len(self.org.tasks) + named + working + closed + opted_out + len(self.org.contacts) - 1
 
 
+class ZendeskProvider(SandboxProvider):
+    """A Zendesk account with a ticket to update, and lists of two records a page."""
+
+    def __init__(self, sandbox: RunningSandbox) -> None:
+        super().__init__(sandbox, "zendesk")
+        self.account = sandbox.zendesk
+        self.account.page_size = 2
+        self.account.add_ticket(subject="Help")
+
+    def drop_next_response(self, when: When, *, nth: int = 1, status: int | None = None) -> None:
+        for method in ("POST", "PUT"):
+            self.spoil(method, "/api/v2/*", when, nth, status)
+
+    def side_effect_count(self) -> int:
+        records = self.account.records()
+        return len(records["users"]) + len(records["tickets"]) + len(self.account.audits[1]) - 2
+
+
 @contextmanager
 def sandbox_provider(name: str) -> Iterator[SandboxProvider]:
     with start_sandbox() as sandbox:
@@ -297,6 +315,37 @@ class TestSalesforce(ConnectorConformance):
     def provider(self) -> Iterator[SalesforceProvider]:
         with start_sandbox() as sandbox:
             yield SalesforceProvider(sandbox)
+
+
+class TestZendesk(ConnectorConformance):
+    connector = load_connector("zendesk")
+
+    def params_not_sent(self, action: Action) -> Collection[str]:
+        # Names become IDs, and a recording needs both numbers.
+        named = {"group", "brand", "form", "assignee", "custom_fields"}
+        return named | {"from_number", "to_number", "direction", "recording_url", "phone"}
+
+    def environ(self, url: str) -> Mapping[str, str]:
+        return {
+            "ZENDESK_URL": url,
+            "ZENDESK_CLIENT_ID": "heppu_bridge",
+            "ZENDESK_CLIENT_SECRET": "secret-of-the-client",
+        }
+
+    def prepare(self, server: StubServer) -> None:
+        session = {"access_token": "secret-session", "token_type": "bearer", "expires_in": 1800}
+        server.answer("POST", "/oauth/tokens", Reply(200, session))
+
+    def params(self, action: Action) -> Mapping[str, Any]:
+        own = {
+            "update_ticket": {"ticket": "1", "status": "open", "comment": "The caller asks for a new date."}
+        }
+        return own.get(action.name) or super().params(action)
+
+    @contextmanager
+    def provider(self) -> Iterator[ZendeskProvider]:
+        with start_sandbox() as sandbox:
+            yield ZendeskProvider(sandbox)
 
 
 class PipedriveProvider(SandboxProvider):

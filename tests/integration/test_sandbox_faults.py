@@ -201,7 +201,7 @@ def test_faults_are_added_listed_and_cleared_over_http(sandbox: RunningSandbox) 
     ("body", "message"),
     [
         ({"provider": "slack"}, "needs one of"),
-        ({"provider": "zendesk", "status": 500}, "provider"),
+        ({"provider": "intercom", "status": 500}, "provider"),
         ({"provider": "slack", "status": 500, "statsu": 1}, "statsu"),
         ({"provider": "slack", "status": 5000}, "status"),
         ({"provider": "slack", "status": 500, "hang": True}, "hangs"),

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from bridge.sandbox import RunningSandbox, gateway, start_sandbox
+from bridge.sandbox.faults import PROVIDERS
 from bridge.sandbox.gateway import RecordedRequest, RequestLog
 
 VARIABLES = {
@@ -22,6 +23,9 @@ VARIABLES = {
     "SALESFORCE_CONSUMER_SECRET",
     "PIPEDRIVE_API_TOKEN",
     "PIPEDRIVE_URL",
+    "ZENDESK_URL",
+    "ZENDESK_CLIENT_ID",
+    "ZENDESK_CLIENT_SECRET",
     "TWILIO_ACCOUNT_SID",
     "TWILIO_API_KEY_SECRET",
     "TWILIO_API_KEY_SID",
@@ -125,7 +129,7 @@ def test_state_shows_records_of_all_providers(sandbox: RunningSandbox) -> None:
     assert state["hubspot"]["contacts"][0]["properties"]["email"] == "ines@example.com"
     assert state["salesforce"]["Contact"][0]["LastName"] == "Okafor"
     assert state["slack"]["messages"][0]["text"] == "hello"
-    assert set(state) == {"hubspot", "salesforce", "pipedrive", "twilio", "slack", "heppu", "email"}
+    assert set(state) == set(PROVIDERS)
 
 
 def test_reset_clears_all_accounts(sandbox: RunningSandbox) -> None:

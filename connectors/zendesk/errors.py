@@ -1,0 +1,98 @@
+"""The meaning of Zendesk's error responses. Its messages are not repeated, because they may contain names."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import httpx
+
+from bridge.connector import json_object, parse_retry_after
+from bridge.errors import AccountError, DeliveryError, PermanentError, RateLimited, TransientError
+
+from .settings import CLIENTS_PAGE
+
+CLOSED = "closed"
+"""Code of the PermanentError for an update of a closed ticket."""
+REQUESTER = "requester"
+"""Code of the PermanentError for a requester who does not exist any more."""
+MISSING = "not_found"
+"""Code of the PermanentError for a record that does not exist, or that the agent may not see."""
+OTHER_BODY = "idempotency_key"
+"""Code of the PermanentError for a request whose idempotency key was used with another body."""
+_TRIAL_ENDED = "reactivate the account or its subscription in Zendesk"
+
+
+def refusal(response: httpx.Response) -> DeliveryError | None:
+    """Return the error of a response that the status alone does not explain."""
+    body = json_object(response) or {}
+    match response.status_code:
+        case 400 if body.get("error") == "IdempotentRequestError":
+            return PermanentError("another request had this idempotency key", code=OTHER_BODY)
+        case 402 | 423:
+            return AccountError("the Zendesk account is suspended or has expired", fix=_TRIAL_ENDED)
+        case 403:
+            return _forbidden(body)
+        case 404 if "help desk" in response.text[:500].lower():
+            return AccountError("there is no Zendesk account at this address", fix="correct ZENDESK_URL")
+        case 404 if body.get("error") == "RecordNotFound":
+            return PermanentError("Zendesk has no record with this ID", code=MISSING)
+        case 409:
+            return TransientError(
+                "Zendesk: the record was changed at the same time", retry_after=timedelta(seconds=2)
+            )
+        case 422:
+            return _invalid(body)
+        case 429:
+            return _rate_limited(response)
+    return None
+
+
+def _forbidden(body: dict[str, Any]) -> DeliveryError | None:
+    """Return the error of a missing scope. Without one, the status decides, as for a role that lacks permission."""
+    if "scope" in str(body.get("description", "")):
+        return AccountError(
+            "the OAuth client lacks a scope",
+            fix=f"allow it the scopes read and write ({CLIENTS_PAGE})",
+        )
+    return None
+
+
+def _invalid(body: dict[str, Any]) -> PermanentError:
+    """Return the error of a record that Zendesk refuses, with the names of the fields at fault."""
+    details = body.get("details")
+    fields = details if isinstance(details, dict) else {}
+    reasons = " ".join(_texts(fields)).lower()
+    if "closed prevents" in reasons:
+        return PermanentError("the ticket is closed", code=CLOSED)
+    if "requester" in fields and "suspended" in reasons:
+        return PermanentError(
+            "the requester is suspended in Zendesk: unsuspend the user, or leave their tickets out with `where`",
+            code="suspended",
+        )
+    if "requester" in fields:
+        return PermanentError("Zendesk does not accept the requester", code=REQUESTER)
+    named = ", ".join(sorted(name for name in map(str, fields) if name.replace("_", "").isalnum())[:5])
+    code = next(iter(fields), "422")
+    return PermanentError(
+        "Zendesk refuses the values"
+        + (f" of: {named}" if named else "")
+        + "; `bridge check --online` checks them",
+        code=str(code)[:40],
+    )
+
+
+def _texts(fields: dict[str, Any]) -> list[str]:
+    items = [item for value in fields.values() if isinstance(value, list) for item in value]
+    return [str(text) for item in items if isinstance(item, dict) for text in item.values()]
+
+
+def _rate_limited(response: httpx.Response) -> RateLimited:
+    """Return the error of a limit: that of one ticket for an update while the account has requests left."""
+    remaining = response.headers.get("X-Rate-Limit-Remaining", "")
+    is_of_ticket = response.request.method == "PUT" and remaining.isdecimal() and int(remaining) > 0
+    return RateLimited(
+        "Zendesk: too many updates of this ticket" if is_of_ticket else "Zendesk: too many requests",
+        retry_after=parse_retry_after(response.headers.get("Retry-After")),
+        per_object=is_of_ticket,
+    )

@@ -1,0 +1,52 @@
+"""Settings of a Zendesk connection, and the connector that the other modules add actions to."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
+
+from bridge.connector import Connector, ConnectorGroup, ConnectorSettings, Limits, ProviderUrl
+
+CLIENTS_PAGE = "Admin Center > Apps and integrations > APIs > OAuth clients"
+"""Where an administrator creates an OAuth client."""
+
+
+class Settings(ConnectorSettings):
+    """Settings: `ZENDESK_URL`, and `ZENDESK_CLIENT_ID` with `ZENDESK_CLIENT_SECRET`.
+
+    An API token works until April 30, 2027: `ZENDESK_EMAIL` with `ZENDESK_API_TOKEN`.
+    """
+
+    url: ProviderUrl
+    """Address of the account, like https://acme.zendesk.com."""
+    client_id: str | None = Field(None, min_length=1)
+    """Identifier of an OAuth client of the kind *Confidential*."""
+    client_secret: SecretStr | None = None
+    """Secret of the OAuth client, which Zendesk shows once."""
+    scope: str = "read write"
+    """Scopes that the bridge asks for. Looking up what happened to an update takes the whole scope `read`."""
+    email: str | None = Field(None, pattern=r"^[^@\s/]+@[^@\s]+$")
+    """Email address of an agent, for an API token."""
+    api_token: SecretStr | None = None
+    """API token. Zendesk creates no new ones, and accepts the existing ones until April 30, 2027."""
+
+    @model_validator(mode="after")
+    def _require_credentials(self) -> Self:
+        oauth, token = (self.client_id, self.client_secret), (self.email, self.api_token)
+        if any(oauth) and any(token):
+            raise ValueError("set either the OAuth client or the email address and API token, not both")
+        if not (all(oauth) or all(token)):
+            raise ValueError(
+                "set CLIENT_ID and CLIENT_SECRET (with an existing API token: EMAIL and API_TOKEN)"
+            )
+        return self
+
+
+connector = Connector(
+    "zendesk",
+    settings=Settings,
+    limits=Limits(per_second=3, concurrency=4, timeout=25),
+    description="Creates and updates tickets in Zendesk, with the recordings of calls.",
+    group=ConnectorGroup.HELP_DESK,
+)

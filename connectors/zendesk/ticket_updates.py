@@ -1,0 +1,127 @@
+"""Action that updates a ticket: its status and other fields, a comment, tags."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bridge.connector import ON_MISSING, Context, OnMissing, Success, param, per_event
+from bridge.errors import PermanentError
+
+from .account import Account
+from .comments import Comment, CommentParams, build_comment
+from .errors import MISSING
+from .fields import TicketFieldsParams, normalize_tags, ticket_values
+from .settings import connector
+from .tickets import (
+    LOOKUP_DELAY,
+    ON_CLOSED,
+    OnClosed,
+    add_voice,
+    event_reference,
+    find_update,
+    follow_up,
+    may_be_done,
+    put_ticket,
+    unless_closed,
+)
+
+
+class UpdateTicketParams(CommentParams, TicketFieldsParams):
+    """Changes of a ticket."""
+
+    ticket: str | None = param(
+        "{{ event.metadata.ticketId }}",
+        "Ticket ID, from the event's metadata by default.",
+        example="35436",
+        pattern=r"^\d{1,15}$",
+        must_be="a Zendesk ticket ID (digits only)",
+    )
+    comment: str | None = param(None, "Comment to add.", example="The caller asks for a new date.")
+    on_missing: OnMissing = ON_MISSING
+    on_closed: OnClosed = ON_CLOSED
+
+
+@connector.action(
+    idempotency=per_event,
+    serialize_by="ticket",
+    dedupe_by=(
+        "ticket",
+        "comment",
+        "status",
+        "priority",
+        "type",
+        "group",
+        "assignee",
+        "tags",
+        "custom_fields",
+    ),
+    lookup_delay=LOOKUP_DELAY,
+)
+def update_ticket(account: Account, params: UpdateTicketParams, context: Context) -> Success:
+    """Change the fields of a ticket and add a comment."""
+    ticket_id = _require_ticket(params)
+    comment = build_comment(params, context, params.comment, {})
+    values = ticket_values(account, params)
+    reference = event_reference(context)
+    if not (values or params.tags or comment.text or comment.voice):
+        raise PermanentError(
+            "nothing to update: set `status`, `comment`, `tags` or another field", code="empty"
+        )
+
+    def write() -> Success:
+        changes = dict(values)
+        if comment.text:
+            changes["comment"] = {"body": comment.text, "public": params.public}
+        if params.tags:
+            changes |= _with_tags(account, ticket_id, params.tags)
+        if changes and not (may_be_done(context) and account.has_update(ticket_id, reference)):
+            put_ticket(account, ticket_id, changes, reference)
+        notes = add_voice(account, ticket_id, comment, context, reference)
+        return Success(id=ticket_id, detail="; ".join(["updated", *notes]))
+
+    try:
+        return unless_closed(
+            write, lambda: _closed(account, params, context, comment, values), params.on_closed, ticket_id
+        )
+    except PermanentError as error:
+        if error.code != MISSING or params.on_missing == "error":
+            raise
+        return Success(detail="nothing was written: Zendesk has no ticket with this ID")
+
+
+@update_ticket.lookup
+def find_changes(account: Account, params: UpdateTicketParams, context: Context) -> Success | None:
+    """Find the update by the reference in the ticket's audits, or its follow-up by the external ID."""
+    comment = build_comment(params, context, params.comment, {})
+    return find_update(account, _require_ticket(params), comment, event_reference(context), context)
+
+
+def _require_ticket(params: UpdateTicketParams) -> str:
+    if params.ticket is None:
+        raise PermanentError(
+            "the event has no ticket ID: set `ticket`, or skip such events with `where`", code="no_ticket_id"
+        )
+    return params.ticket
+
+
+def _with_tags(account: Account, ticket_id: str, tags: list[str]) -> dict[str, Any]:
+    """Return the ticket's tags with the new ones. The update fails if the ticket is changed in between."""
+    ticket = account.api.read("/api/v2/tickets/{}", ticket_id, holds="ticket", kind=dict)
+    current = [str(tag) for tag in ticket.get("tags") or ()]
+    merged = list(dict.fromkeys([*current, *normalize_tags(tags)]))
+    if merged == current:
+        return {}
+    return {"tags": merged, "safe_update": True, "updated_stamp": ticket.get("updated_at")}
+
+
+def _closed(
+    account: Account, params: UpdateTicketParams, context: Context, comment: Comment, values: dict[str, Any]
+) -> Success:
+    """Follow a closed ticket up if there is something to say. A ticket that is to be solved is so already."""
+    ticket_id = _require_ticket(params)
+    if values.get("status") == "solved" or not (comment.text or comment.voice):
+        return Success(id=ticket_id, detail="nothing was written: the ticket is closed")
+    tags = normalize_tags(params.tags)
+    return follow_up(
+        account, ticket_id, values | ({"tags": tags} if tags else {}), comment, params.public, context
+    )
