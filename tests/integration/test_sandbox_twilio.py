@@ -19,8 +19,9 @@ from twilio.rest import Client
 from twilio.rest.api.v2010.account.message import MessageInstance, MessageList
 
 from bridge.sandbox import RunningSandbox
-from bridge.sandbox.twilio.account import AUTH_TOKEN, NUMBER, SERVICE_SID
+from bridge.sandbox.twilio.account import AUTH_TOKEN, NUMBER, SERVICE_SID, WHATSAPP_NUMBER
 from bridge.sandbox.twilio.messages import PARAMETERS, Message
+from bridge.sandbox.twilio.templates import MISSED_CALL
 
 TO = "+14155550188"
 
@@ -31,6 +32,7 @@ def client(sandbox: RunningSandbox) -> Iterator[Client]:
     twilio_client = Client(env["TWILIO_ACCOUNT_SID"], env["TWILIO_AUTH_TOKEN"])
     twilio_client.api.base_url = env["TWILIO_URL"]
     twilio_client.messaging.base_url = env["TWILIO_URL"]
+    twilio_client.content.base_url = env["TWILIO_URL"]
     yield twilio_client
     twilio_client.http_client.session.close()
 
@@ -243,6 +245,74 @@ def test_account_numbers_and_service_are_readable(sandbox: RunningSandbox, clien
         client.messaging.v1.services("MG" + "0" * 32).fetch()
     assert caught.value.status == 404
     assert error_code(lambda: client.messages("SM" + "0" * 32).fetch()) == (404, 20404)
+
+
+# WhatsApp
+
+WHATSAPP_TO = f"whatsapp:{TO}"
+
+
+def send_template(client: Client, **parameters: Any) -> MessageInstance:
+    template = {"content_sid": MISSED_CALL.sid, "content_variables": '{"1": "Ines"}'}
+    sender = {"to": WHATSAPP_TO, "from_": f"whatsapp:{WHATSAPP_NUMBER}"}
+    return client.messages.create(**(sender | template | parameters))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({"to": TO}, 21910),
+        ({"from_": NUMBER}, 21910),
+        ({"from_": f"whatsapp:{NUMBER}"}, 63007),
+        ({"to": "whatsapp:4155550188"}, 21211),
+        ({"to": f"whatsapp:{WHATSAPP_NUMBER}"}, 21266),
+        ({"content_sid": "HX" + "0" * 32}, 21655),
+        ({"content_sid": "", "body": "Hi"}, 21654),
+        ({"content_variables": "1"}, 21656),
+        ({"content_variables": '{"1": null}'}, 21656),
+        ({"content_variables": '{"1": ""}'}, 21656),
+        ({"content_variables": '{"1": "a\\nb"}'}, 21656),
+        ({"content_variables": '{"1": "a     b"}'}, 21656),
+        ({"content_variables": '{"id name": "a"}'}, 21656),
+    ],
+)
+def test_invalid_whatsapp_message_is_rejected(
+    sandbox: RunningSandbox, client: Client, parameters: dict[str, Any], expected: int
+) -> None:
+    assert error_code(lambda: send_template(client, **parameters)) == (400, expected)
+    assert sandbox.twilio.messages == []
+
+
+def test_omitted_variable_becomes_the_sample(sandbox: RunningSandbox, client: Client) -> None:
+    assert send_template(client, content_variables="{}").body == MISSED_CALL.render({"1": "John"})
+
+
+def test_window_opens_for_a_person_and_the_sender_they_wrote_to(
+    sandbox: RunningSandbox, client: Client
+) -> None:
+    sandbox.twilio.configure(whatsapp_senders={WHATSAPP_NUMBER: "ONLINE", "+12125550108": "ONLINE"})
+    sandbox.twilio.receive(WHATSAPP_TO, "Hello?")
+    free = {"content_sid": "", "content_variables": "", "body": "Hi"}
+    send_template(client, **free)
+    send_template(client, **free, from_="whatsapp:+12125550108")
+    send_template(client, **free | {"to": "whatsapp:+14155550199"})
+    assert [message.refusal for message in sandbox.twilio.messages] == [None, 63016, 63016]
+    sandbox.twilio.inbound[0].created_at -= timedelta(hours=24)
+    send_template(client, **free)
+    assert sandbox.twilio.messages[-1].refusal == 63016
+
+
+def test_templates_and_senders_are_readable(sandbox: RunningSandbox, client: Client) -> None:
+    [found] = client.content.v2.contents.list(content_name="missed")
+    assert (found.sid, found.friendly_name, found.language) == (MISSED_CALL.sid, "missed_call", "en")
+    assert client.content.v2.contents.list(content_name="other") == []
+    content = client.content.v1.contents(MISSED_CALL.sid)
+    assert content.fetch().types == {"twilio/text": {"body": MISSED_CALL.body}}
+    whatsapp = content.approval_fetch().fetch().whatsapp
+    assert whatsapp is not None
+    assert whatsapp["status"] == "approved"
+    [sender] = client.messaging.v2.channels_senders.list(channel="whatsapp")
+    assert (sender.sender_id, sender.status) == (f"whatsapp:{WHATSAPP_NUMBER}", "ONLINE")
 
 
 # Opt-outs

@@ -16,6 +16,7 @@ from bridge.sandbox.twilio.templates import ContentTemplate
 
 MAX_WHATSAPP_TEMPLATE = 1024
 _MAX_VALUE = 1600
+_MAX_NAME = 512
 _NOT_ONE_LINE = re.compile(r"[\n\t]| {5}")
 
 
@@ -32,8 +33,11 @@ class ContentApi(AccountState):
 
     def _contents(self, request: ProviderRequest) -> Response:
         """Filter by name, which Twilio takes for a pattern: `missed` finds `missed_call`."""
+        name = request.query.get("ContentName", "")
+        if len(name) > _MAX_NAME:
+            raise api_error(20001, "ContentName is too long")
         try:
-            wanted = re.compile(request.query.get("ContentName", ""))
+            wanted = re.compile(name)
         except (re.error, RecursionError, OverflowError):
             raise api_error(20001, "ContentName is not a pattern") from None
         languages = set(request.query.getlist("Language"))

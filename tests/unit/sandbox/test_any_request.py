@@ -20,7 +20,15 @@ from bridge.sandbox.hubspot.account import ACCESS_TOKEN, HubSpot
 from bridge.sandbox.provider import MockProvider, ProviderRequest
 from bridge.sandbox.salesforce.org import CONSUMER_KEY, CONSUMER_SECRET, Salesforce
 from bridge.sandbox.slack import Slack
-from bridge.sandbox.twilio.account import ACCOUNT_SID, AUTH_TOKEN, NUMBER, SERVICE_SID, Twilio
+from bridge.sandbox.twilio.account import (
+    ACCOUNT_SID,
+    AUTH_TOKEN,
+    NUMBER,
+    SERVICE_SID,
+    WHATSAPP_NUMBER,
+    Twilio,
+)
+from bridge.sandbox.twilio.templates import MISSED_CALL
 
 WORDS = st.sampled_from(
     [
@@ -161,6 +169,8 @@ QUERY_REQUESTS = [
         f"/2010-04-01/Accounts/{ACCOUNT_SID}/Messages.json",
         ("PageSize", "Page", "PageToken", "DateSent<"),
     ),
+    ("twilio", "/v2/Content", ("ContentName", "Language")),
+    ("twilio", "/v2/Channels/Senders", ("Channel",)),
 ]
 
 
@@ -251,12 +261,23 @@ def test_any_query_is_handled(provider: str, path: str, names: tuple[str, ...], 
                 "SendAt",
                 "ScheduleType",
                 "MessagingServiceSid",
+                "ContentSid",
+                "ContentVariables",
             ]
         ),
         st.one_of(
             NUMBERS,
             st.text(max_size=20),
             st.sampled_from(["+14155550188", NUMBER, SERVICE_SID, "fixed", "2026-01-01", "http://[", "true"]),
+            st.sampled_from(
+                [
+                    "whatsapp:+14155550188",
+                    f"whatsapp:{WHATSAPP_NUMBER}",
+                    MISSED_CALL.sid,
+                    '{"1": "Ines"}',
+                    "[" * 5000,
+                ]
+            ),
         ),
     )
 )
