@@ -86,7 +86,7 @@ from bridge.connector.opt_outs import (
     flags_by_address,
 )
 from bridge.connector.params import ConnectorSettings, Email, Params, PhoneNumber, param
-from bridge.connector.provider_records import ProviderRecord, UncertainDelivery, WhereToLook
+from bridge.connector.provider_records import ProviderRecord, RecordLink, UncertainDelivery, WhereToLook
 from bridge.connector.public_addresses import is_public, resolve_host, send_to_verified
 from bridge.connector.related_records import (
     RelatedRecords,
@@ -192,6 +192,7 @@ __all__ = [
     "ProviderRecord",
     "ProviderUrl",
     "Proxy",
+    "RecordLink",
     "RelatedRecords",
     "ResolvedContact",
     "ResponseReader",

@@ -15,7 +15,7 @@ from starlette.routing import Mount
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bridge.clock import Clock
-from bridge.sandbox import heppu, heppu_requests, slack, teams
+from bridge.sandbox import heppu, heppu_requests, slack, slack_workspace, teams
 from bridge.sandbox.control import Control
 from bridge.sandbox.email_account import EmailProvider
 from bridge.sandbox.faults import Fault, Faults, HostileResponse
@@ -135,6 +135,15 @@ class RunningSandbox:
             "TEAMS_WEBHOOK_URL": f"{self.url}/teams{self.teams.workflow_path}",
             "HEPPU_API_URL": f"{self.url}/heppu/api/v1",
             "HEPPU_API_KEY": heppu_requests.API_KEY,
+        }
+
+    @property
+    def slack_bot_environment(self) -> dict[str, str]:
+        """The environment of a bridge that posts to Slack as the bot of an app, instead of the webhook's."""
+        return {
+            "SLACK_BOT_TOKEN": slack_workspace.BOT_TOKEN,
+            "SLACK_CHANNEL": "#team",
+            "SLACK_URL": f"{self.url}/slack/api",
         }
 
     @property

@@ -1,4 +1,4 @@
-"""Mock Slack: one incoming webhook, one workflow trigger, and servers that accept the same messages.
+"""Mock Slack: one incoming webhook, one workflow trigger, a bot, and servers that accept the same messages.
 
 The text of a message is read as Slack reads it: `mentions` and `links` are what the channel would see. A trigger
 accepts every request and shows nothing of it, like a workflow that has no variable of that name.
@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from bridge.clock import Clock
 from bridge.sandbox.faults import Faults
 from bridge.sandbox.provider import MAX_RECORDS, Handler, MockProvider, ProviderError, ProviderRequest
+from bridge.sandbox.slack_workspace import Workspace
 
 TEAM_ID = "T00SANDBOX"
 WEBHOOK_ID = "B00SANDBOX"
@@ -48,11 +49,15 @@ _COMPATIBLE: Mapping[str, Callable[[], Response]] = {
 
 @dataclass(frozen=True)
 class SlackMessage:
-    """A message accepted by the webhook."""
+    """A message accepted by the webhook, or posted by the bot."""
 
     text: str
     payload: dict[str, Any]
     received_at: datetime
+    channel: str | None = None
+    """The ID of the bot's channel."""
+    thread_ts: str | None = None
+    """The message that the bot has replied to."""
 
     @property
     def mentions(self) -> list[str]:
@@ -66,11 +71,12 @@ class SlackMessage:
 
 
 class Slack(MockProvider):
-    """A workspace with one incoming webhook that posts to one channel."""
+    """A workspace with one incoming webhook that posts to one channel, and an app with a bot."""
 
     name = "slack"
 
     def __init__(self, clock: Clock, faults: Faults) -> None:
+        self.workspace = Workspace(clock.now)
         super().__init__(clock, faults)
         self._messages: list[SlackMessage] = []
 
@@ -81,16 +87,20 @@ class Slack(MockProvider):
 
     @property
     def messages(self) -> list[SlackMessage]:
-        """The posted messages, oldest first."""
+        """The posted messages, oldest first: those of the webhook before those of the bot."""
         with self.lock:
-            return list(self._messages)
+            return self._messages + [
+                SlackMessage(item.text, item.payload, item.received_at, item.channel, item.thread_ts)
+                for item in self.workspace.messages
+            ]
 
     def routes(self) -> Iterable[tuple[str, str, Handler]]:
-        """Return the routes of the webhook, of a workflow trigger, and of the compatible servers."""
+        """Return the routes of the webhook, of a workflow trigger, of the compatible servers, and of the bot."""
         return [
             ("POST", "/services/{team}/{hook}/{secret}", self._post),
             ("POST", "/triggers/{team}/{workflow}/{secret}", self._trigger),
             ("POST", "/compatible/{server}", self._post_to_compatible),
+            *self.workspace.routes(),
         ]
 
     def records(self) -> dict[str, list[dict[str, Any]]]:
@@ -102,6 +112,8 @@ class Slack(MockProvider):
                     "payload": m.payload,
                     "mentions": m.mentions,
                     "links": m.links,
+                    "channel": m.channel,
+                    "thread_ts": m.thread_ts,
                     "at": m.received_at.isoformat(),
                 }
                 for m in self.messages
@@ -112,6 +124,7 @@ class Slack(MockProvider):
         """Remove all messages."""
         with self.lock:
             self._messages.clear()
+            self.workspace.reset()
 
     def error_response(self, status: int, message: str | None = None) -> Response:
         """Return Slack's error code for the status, as plain text."""

@@ -161,6 +161,30 @@ class TestSlack(ConnectorConformance):
         return True  # servers that accept Slack's messages
 
 
+class SlackBotProvider(SandboxProvider):
+    """A workspace whose lists have pages of two."""
+
+    def __init__(self, sandbox: RunningSandbox) -> None:
+        super().__init__(sandbox, "slack")
+        self.environ = sandbox.slack_bot_environment | {"SLACK_CHANNEL": "C00TEAM01"}
+        sandbox.slack.workspace.page_size = 2
+
+    def spoil(self, method: str, path: str, when: When, nth: int, status: int | None) -> None:
+        super().spoil(method, "/api/chat.postMessage", when, nth, status)
+
+
+class TestSlackBot(ConnectorConformance):
+    connector = load_connector("slack")
+
+    def environ(self, url: str) -> Mapping[str, str]:
+        return {"SLACK_BOT_TOKEN": "xoxb-secret-token", "SLACK_CHANNEL": "C00TEAM01", "SLACK_URL": url}
+
+    @contextmanager
+    def provider(self):
+        with start_sandbox() as sandbox:
+            yield SlackBotProvider(sandbox)
+
+
 class TestTeams(ConnectorConformance):
     connector = load_connector("teams")
 

@@ -23,7 +23,7 @@ from bridge.testing import Connected, connect, event, load_connector
 from bridge.testing.connection import render_params
 
 slack = load_connector("slack")
-written = slack.actions["post"].run.__globals__["_mrkdwn"]
+written = slack.actions["post"].run.__globals__["mrkdwn"]
 """How a rendered text goes out."""
 MENTION = (
     "<!here> {{ event.summary }} <https://crm.example|{{ event.summary }}> <!channel {{ event.summary }}"
