@@ -18,6 +18,7 @@ SETUP_SECONDS = 600.0
 """How long names of groups, brands, forms, fields and statuses are kept."""
 REFERENCE = "heppu_bridge"
 """Key of our reference in the metadata of an audit, which no agent and no customer sees on the ticket."""
+AGENT_ROLES = ("agent", "admin")
 _BY_CURSOR = {"page[size]": 100}
 _NEXT_CURSOR = ("meta.after_cursor", "page[after]")
 _NAME_KEYS = {"ticket_fields": "title", "custom_statuses": "agent_label"}
@@ -78,25 +79,30 @@ class Account:
             self._setup[kind] = (time.monotonic(), found)
         return found
 
-    def names(self, kind: str) -> dict[str, Mapping[str, Any]]:
-        """Return the usable records of one kind by name."""
+    def named(self, kind: str) -> list[tuple[str, Mapping[str, Any]]]:
+        """Return the name and the record of everything of one kind that is in use."""
         key = _NAME_KEYS.get(kind, "name")
-        return {
-            str(record[key]): record
+        return [
+            (str(record[key]), record)
             for record in self.setup(kind)
-            if isinstance(record.get("id"), int) and record.get(key) and _is_usable(record)
-        }
+            if isinstance(record.get("id"), int) and record.get(key) and _is_in_use(record)
+        ]
 
     def find(self, kind: str, name_or_id: str) -> Mapping[str, Any]:
-        """Return the record with this ID or name, in any case. Raise PermanentError if the account has none."""
-        records = self.names(kind)
-        for name, record in records.items():
-            if name_or_id == str(record["id"]) or name_or_id.casefold() == name.casefold():
-                return record
-        raise PermanentError(
-            f"Zendesk has no {NOUNS[kind]} with this name; `bridge check --online` lists them",
-            code=f"no_{kind}",
-        )
+        """Return the record with this ID, or the only one with this name, in any case. Raise PermanentError."""
+        records = self.named(kind)
+        by_id = [record for _, record in records if str(record["id"]) == name_or_id]
+        by_name = [record for name, record in records if name.casefold() == name_or_id.casefold()]
+        found = by_id or by_name
+        if len(found) == 1:
+            return found[0]
+        if found:
+            problem = (
+                f"{len(found)} {NOUNS[kind]}s of Zendesk have the name `{name_or_id}`; write the ID of one"
+            )
+        else:
+            problem = f"Zendesk has no {NOUNS[kind]} `{name_or_id}`"
+        raise PermanentError(problem, code=f"no_{kind}")
 
     # ------------------------------------------------------------ tickets and users
 
@@ -130,8 +136,10 @@ class Account:
         if email_or_id.isdecimal():
             return int(email_or_id)
         for user in self.search_users(f'email:"{email_or_id}"'):
-            is_agent = user.get("role") in ("agent", "admin")
-            if is_agent and str(user.get("email")).casefold() == email_or_id.casefold():
+            if (
+                user.get("role") in AGENT_ROLES
+                and str(user.get("email")).casefold() == email_or_id.casefold()
+            ):
                 return int(user["id"])
         raise PermanentError("no agent of Zendesk has the email address in `assignee`", code="no_agent")
 
@@ -160,7 +168,7 @@ class Account:
         return any(_reference_of(audit) == reference for audit in audits)
 
 
-def _is_usable(record: Mapping[str, Any]) -> bool:
+def _is_in_use(record: Mapping[str, Any]) -> bool:
     return record.get("active") is not False and not record.get("deleted")
 
 

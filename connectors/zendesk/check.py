@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bridge.connector import ActionUse, RuleProblem, did_you_mean
 from bridge.errors import AccountError, PermanentError
 
-from .account import NOUNS, Account
+from .account import AGENT_ROLES, Account
 from .fields import STATUS_CATEGORIES, expectation, field_value
 from .settings import CLIENTS_PAGE, connector
 
@@ -24,7 +24,7 @@ def check(account: Account) -> str:
         raise AccountError(
             "Zendesk did not accept the credentials", fix=f"create an OAuth client ({CLIENTS_PAGE})"
         )
-    if user.get("role") not in ("agent", "admin"):
+    if user.get("role") not in AGENT_ROLES:
         raise AccountError(
             "the user of the connection is not an agent",
             fix="give the user the role of an agent or administrator",
@@ -56,11 +56,8 @@ def _problems(account: Account, use: ActionUse) -> Iterator[RuleProblem]:
         if problem := _unknown(account, kind, str(value)):
             yield RuleProblem(*problem, use, (name,))
     assignee = use.params.get("assignee")
-    if isinstance(assignee, str):
-        try:
-            account.find_agent(assignee)
-        except PermanentError as error:
-            yield RuleProblem(error.detail, "", use, ("assignee",))
+    if isinstance(assignee, str | int) and (text := _not_an_agent(account, str(assignee))):
+        yield RuleProblem(text, "", use, ("assignee",))
     for name, value in use.properties("custom_fields").items():
         if problem := _unknown(account, "ticket_fields", name) or _wrong_value(account, name, value):
             yield RuleProblem(*problem, use, ("custom_fields", name))
@@ -70,10 +67,19 @@ def _unknown(account: Account, kind: str, name_or_id: str) -> tuple[str, str] | 
     """Return what is wrong with the name of a record, and a hint."""
     try:
         account.find(kind, name_or_id)
-    except PermanentError:
-        names: Mapping[str, Any] = account.names(kind)
-        return f"Zendesk has no {NOUNS[kind]} `{name_or_id}`", did_you_mean(name_or_id, names)
+    except PermanentError as error:
+        return error.detail, did_you_mean(name_or_id, [name for name, _ in account.named(kind)])
     return None
+
+
+def _not_an_agent(account: Account, email_or_id: str) -> str:
+    """Return what is wrong with an assignee, empty if it is an agent."""
+    try:
+        user_id = account.find_agent(email_or_id)
+        user = account.api.read("/api/v2/users/{}", user_id, holds="user", kind=dict)
+    except PermanentError as error:
+        return error.detail
+    return "" if user.get("role") in AGENT_ROLES else f"the user {user_id} of Zendesk is not an agent"
 
 
 def _wrong_value(account: Account, name: str, value: Any) -> tuple[str, str] | None:

@@ -32,7 +32,7 @@ def refusal(response: httpx.Response) -> DeliveryError | None:
         case 402 | 423:
             return AccountError("the Zendesk account is suspended or has expired", fix=_TRIAL_ENDED)
         case 403:
-            return _forbidden(body)
+            return _forbidden(response, body)
         case 404 if "help desk" in response.text[:500].lower():
             return AccountError("there is no Zendesk account at this address", fix="correct ZENDESK_URL")
         case 404 if body.get("error") == "RecordNotFound":
@@ -48,14 +48,18 @@ def refusal(response: httpx.Response) -> DeliveryError | None:
     return None
 
 
-def _forbidden(body: dict[str, Any]) -> DeliveryError | None:
-    """Return the error of a missing scope. Without one, the status decides, as for a role that lacks permission."""
+def _forbidden(response: httpx.Response, body: dict[str, Any]) -> DeliveryError | None:
+    """Return the error of a missing scope or right. A 403 about one record does not pause the account."""
     if "scope" in str(body.get("description", "")):
         return AccountError(
-            "the OAuth client lacks a scope",
-            fix=f"allow it the scopes read and write ({CLIENTS_PAGE})",
+            "the OAuth client lacks a scope", fix=f"allow it the scopes read and write ({CLIENTS_PAGE})"
         )
-    return None
+    if any(part.isdecimal() for part in response.request.url.path.split("/")):
+        return None
+    return AccountError(
+        "the role of the bridge's agent in Zendesk lacks a right",
+        fix="let it create tickets and end users, and see the tickets of all groups",
+    )
 
 
 def _invalid(body: dict[str, Any]) -> PermanentError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bridge.connector import ON_MISSING, Context, OnMissing, Success, param, per_event
+from bridge.connector import Context, OnMissing, Success, param, per_event
 from bridge.errors import PermanentError
 
 from .account import Account
@@ -37,7 +37,9 @@ class UpdateTicketParams(CommentParams, TicketFieldsParams):
         must_be="a Zendesk ticket ID (digits only)",
     )
     comment: str | None = param(None, "Comment to add.", example="The caller asks for a new date.")
-    on_missing: OnMissing = ON_MISSING
+    on_missing: OnMissing = param(
+        "skip", "If Zendesk has no such ticket: `skip` the action, or fail with an `error`.", example="error"
+    )
     on_closed: OnClosed = ON_CLOSED
 
 

@@ -225,10 +225,10 @@ def test_names_of_the_account_become_ids_and_custom_fields_get_their_type(
 @pytest.mark.parametrize(
     ("params", "problem"),
     [
-        ({"group": "Nobody"}, "no group with this name"),
+        ({"group": "Nobody"}, "no group `Nobody`"),
         ({"assignee": EMAIL}, "no agent of Zendesk"),
-        ({"status": "Waiting"}, "no ticket status with this name"),
-        ({"custom_fields": {"Old field": "x"}}, "no ticket field with this name"),
+        ({"status": "Waiting"}, "no ticket status `Waiting`"),
+        ({"custom_fields": {"Old field": "x"}}, "no ticket field `Old field`"),
         ({"custom_fields": {"Product area": "Boat"}}, "one of City bike, E-bike"),
         ({"custom_fields": {"Rating": "good"}}, "a whole number"),
     ],
@@ -433,6 +433,7 @@ def test_lost_response_of_a_follow_up_is_found(
             AccountError,
             "lacks a scope",
         ),
+        (403, {"error": {"title": "Forbidden"}}, AccountError, "lacks a right"),
         (
             404,
             {"error": {"title": "No help desk at x.zendesk.com", "message": "There is no help desk here"}},

@@ -203,6 +203,7 @@ def test_dashboard_links_to_tickets_and_says_where_to_look(zendesk: CrmConnectio
             "no ticket status `Waiting for part`",
             "did you mean `Waiting for parts`?",
         ),
+        ({"assignee": "4"}, "no record with this ID", ""),
         ({"assignee": "bob@harbourlight.example"}, "no agent of Zendesk has the email address", ""),
         (
             {"custom_fields": {"Order nr": "{{ event.summary }}"}},
@@ -234,3 +235,21 @@ def test_rules_that_the_account_accepts_have_no_problem(zendesk: CrmConnection) 
     assert [
         item for item in zendesk.connected.check_rules(("create_ticket", params)) if item.level == "error"
     ] == []
+
+
+def test_name_of_two_groups_needs_an_id(zendesk: CrmConnection, account: Zendesk) -> None:
+    account.setup["groups"].append({"id": 304, "name": "Support", "deleted": False})
+    with pytest.raises(
+        PermanentError, match="2 groups of Zendesk have the name `Support`; write the ID of one"
+    ):
+        zendesk.deliver("update_ticket", chat(zendesk), {"group": "Support"})
+    zendesk.deliver("update_ticket", chat(zendesk), {"group": "304"})
+    assert account.tickets[1]["group_id"] == 304
+
+
+def test_ticket_that_the_agent_may_not_change_does_not_pause_the_account(
+    zendesk: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    sandbox.fault("zendesk", method="PUT", status=403, body={"error": "Forbidden"})
+    with pytest.raises(PermanentError):
+        zendesk.deliver("update_ticket", chat(zendesk), SOLVED)
