@@ -71,13 +71,13 @@ def _resolve(words: list[str]) -> tuple[Any, list[str]]:
     return command, words
 
 
-@pytest.mark.parametrize(("page", "line"), _commands())
-def test_command_in_docs_exists_with_its_options(page: str, line: str) -> None:
-    command, arguments = _resolve(shlex.split(line.partition(" > ")[0])[1:])
-    options = {option for param in command.params for option in (*param.opts, *param.secondary_opts)}
-    assert command.name != "bridge" or line == "bridge --version", f"{page}: no such command: {line}"
-    unknown = [word for word in arguments if word.startswith("-") and word not in options]
-    assert not unknown, f"{page}: `{line}` has no option {unknown}"
+def test_commands_in_docs_exist_with_their_options() -> None:
+    for page, line in _commands():
+        command, arguments = _resolve(shlex.split(line.partition(" > ")[0])[1:])
+        options = {option for param in command.params for option in (*param.opts, *param.secondary_opts)}
+        assert command.name != "bridge" or line == "bridge --version", f"{page}: no such command: {line}"
+        unknown = [word for word in arguments if word.startswith("-") and word not in options]
+        assert not unknown, f"{page}: `{line}` has no option {unknown}"
 
 
 def test_docs_contain_enough_commands() -> None:
@@ -218,18 +218,19 @@ def _states_section() -> str:
     return PAGES["docs/design.md"].partition("## Delivery states")[2].partition("\n## ")[0]
 
 
-@pytest.mark.parametrize("path", DECISIONS, ids=lambda path: path.stem[:4])
-def test_decision_record_is_complete_and_indexed(path: Path) -> None:
-    record = path.read_text("utf-8")
-    title = re.fullmatch(rf"# {path.stem[:4]} (.+)", record.splitlines()[0])
-    date = re.search(r"^Date: (\d{4}-\d\d-\d\d)", record, re.MULTILINE)
-    assert title
-    assert date
-    assert re.findall(r"^## (.+)", record, re.MULTILINE) == ["Context", "Decision", "Consequence"]
-    index = (path.parent / "README.md").read_text("utf-8")
-    assert re.search(
-        rf"^\| \[{path.stem[:4]}\]\({path.name}\) \| {title[1]} \| .+ \| {date[1]} \|$", index, re.M
-    )
+def test_decision_records_are_complete_and_indexed() -> None:
+    for path in DECISIONS:
+        record = path.read_text("utf-8")
+        title = re.fullmatch(rf"# {path.stem[:4]} (.+)", record.splitlines()[0])
+        date = re.search(r"^Date: (\d{4}-\d\d-\d\d)", record, re.MULTILINE)
+        assert title, path.name
+        assert date, path.name
+        assert re.findall(r"^## (.+)", record, re.MULTILINE) == ["Context", "Decision", "Consequence"], (
+            path.name
+        )
+        index = (path.parent / "README.md").read_text("utf-8")
+        row = rf"^\| \[{path.stem[:4]}\]\({path.name}\) \| {title[1]} \| .+ \| {date[1]} \|$"
+        assert re.search(row, index, re.M), path.name
 
 
 def test_decision_records_are_numbered_without_gaps() -> None:

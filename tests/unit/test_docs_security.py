@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -18,9 +17,9 @@ def functions_by_file() -> dict[str, set[str]]:
     """Return the test functions of every test file and of the conformance suite, by the name of the file."""
     found: dict[str, set[str]] = defaultdict(set)
     for path in (*ROOT.glob("tests/**/test_*.py"), ROOT / "bridge" / "testing" / "conformance.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
-                found[path.name].add(node.name)
+        found[path.name] |= set(
+            re.findall(r"^ *(?:async )?def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
+        )
     return found
 
 

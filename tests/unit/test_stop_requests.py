@@ -616,19 +616,16 @@ STARTS = [
 ]
 
 
-@pytest.mark.parametrize("text", STOPS)
-def test_request_for_no_more_messages_is_recognized(text: str) -> None:
-    assert read_stop_request(text) == "stop"
+def test_request_for_no_more_messages_is_recognized() -> None:
+    assert [text for text in STOPS if read_stop_request(text) != "stop"] == []
 
 
-@pytest.mark.parametrize("text", OTHERS)
-def test_text_about_something_else_is_no_opt_out(text: str) -> None:
-    assert read_stop_request(text) is None
+def test_text_about_something_else_is_no_opt_out() -> None:
+    assert [text for text in OTHERS if read_stop_request(text) is not None] == []
 
 
-@pytest.mark.parametrize("text", STARTS)
-def test_start_word_alone_is_an_opt_in(text: str) -> None:
-    assert read_stop_request(text) == "start"
+def test_start_word_alone_is_an_opt_in() -> None:
+    assert [text for text in STARTS if read_stop_request(text) != "start"] == []
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from bridge.connector.api import Action
 from bridge.connector.params import example_of, is_team_only, template_of
 from bridge.rules.late import detail_fields, render_late
 from bridge.rules.model import PlannedDelivery
@@ -220,20 +219,20 @@ SHIPPED = [
 ]
 
 
-@pytest.mark.parametrize(("action", "late"), SHIPPED, ids=lambda item: getattr(item, "full_name", item))
-def test_any_param_of_a_shipped_action_can_be_late(action: Action, late: str) -> None:
-    params = {
-        name: example_of(info)
-        for name, info in params_of(action).items()
-        if is_required(info) or "delivery." in (template_of(info) or "")
-    }
-    params[late] = "{{ details.transcript }}"
-    step = json.dumps({"use": action.full_name, "with": params})
-    result = load_text(f"version: 1\nrules: [{{name: a, when: call.completed, do: [{step}]}}]")
-    errors = [item.text for item in result.diagnostics if item.level == "error"]
-    assert errors == []
-    assert result.rules is not None
-    event = event_of("call.completed", metadata__contactEmail="ines@okafor.example")
-    [delivery] = route(event, result.rules, NOW).planned
-    assert delivery.render_error is None
-    assert delivery.late == {late: "{{ details.transcript }}"}
+def test_any_param_of_a_shipped_action_can_be_late() -> None:
+    for action, late in SHIPPED:
+        params = {
+            name: example_of(info)
+            for name, info in params_of(action).items()
+            if is_required(info) or "delivery." in (template_of(info) or "")
+        }
+        params[late] = "{{ details.transcript }}"
+        step = json.dumps({"use": action.full_name, "with": params})
+        result = load_text(f"version: 1\nrules: [{{name: a, when: call.completed, do: [{step}]}}]")
+        errors = [item.text for item in result.diagnostics if item.level == "error"]
+        assert errors == [], (action.full_name, late)
+        assert result.rules is not None, (action.full_name, late)
+        event = event_of("call.completed", metadata__contactEmail="ines@okafor.example")
+        [delivery] = route(event, result.rules, NOW).planned
+        assert delivery.render_error is None, (action.full_name, late)
+        assert delivery.late == {late: "{{ details.transcript }}"}, (action.full_name, late)
