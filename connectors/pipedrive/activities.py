@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from math import ceil
 from typing import Literal
 
 from bridge.connector import (
+    BatchItem,
+    BatchResult,
     CallParams,
     ChatParams,
     Context,
@@ -21,6 +23,8 @@ from .account import Account
 from .settings import connector
 from .timeline import Draft, DraftParams, find_activity, log
 
+BATCH_SIZE = 10
+"""Deliveries of an attempt, which have its time limit together."""
 _PROPERTIES = param(
     {},
     "Additional fields of the activity, such as `public_description`, by name or key. Activities have no custom "
@@ -63,27 +67,35 @@ class LogChatParams(DraftParams, ChatParams):
     properties: Properties = _PROPERTIES
 
 
-@connector.action(idempotency=per_conversation)
-def log_call(account: Account, call: LogCallParams, context: Context) -> Success:
+@connector.action(idempotency=per_conversation, batch=BATCH_SIZE)
+def log_call(account: Account, items: Sequence[BatchItem[LogCallParams]]) -> list[BatchResult]:
     """Log the call as a done activity of the person, once per conversation."""
-    type_, notes = _type(account, call.call_type or "call", "call")
-    seconds = call.duration_seconds()
-    minutes = None if seconds is None else min(ceil(seconds / 60), 24 * 60)
-    fields = {
-        "subject": call.display_title(context),
-        "type": type_,
-        **_due(call.start(context)),
-        "duration": None if minutes is None else f"{minutes // 60:02}:{minutes % 60:02}",
-    }
-    return log(account, call, context, Draft(fields, notes, call.recording_url))
+
+    def draft(call: LogCallParams, context: Context) -> Draft:
+        type_, notes = _type(account, call.call_type or "call", "call")
+        seconds = call.duration_seconds()
+        minutes = None if seconds is None else min(ceil(seconds / 60), 24 * 60)
+        fields = {
+            "subject": call.display_title(context),
+            "type": type_,
+            **_due(call.start(context)),
+            "duration": None if minutes is None else f"{minutes // 60:02}:{minutes % 60:02}",
+        }
+        return Draft(fields, notes, call.recording_url)
+
+    return log(account, items, draft)
 
 
-@connector.action(idempotency=per_conversation)
-def log_chat(account: Account, chat: LogChatParams, context: Context) -> Success:
+@connector.action(idempotency=per_conversation, batch=BATCH_SIZE)
+def log_chat(account: Account, items: Sequence[BatchItem[LogChatParams]]) -> list[BatchResult]:
     """Log the chat as a done activity of the person, once per conversation."""
-    type_, notes = _type(account, chat.chat_type or "Chat", "task")
-    fields = {"subject": chat.display_title(context), "type": type_, **_due(context.event.occurred_at)}
-    return log(account, chat, context, Draft(fields, notes))
+
+    def draft(chat: LogChatParams, context: Context) -> Draft:
+        type_, notes = _type(account, chat.chat_type or "Chat", "task")
+        fields = {"subject": chat.display_title(context), "type": type_, **_due(context.event.occurred_at)}
+        return Draft(fields, notes)
+
+    return log(account, items, draft)
 
 
 @log_call.lookup

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bridge.errors import ConfigError, PermanentError
+
 from .account import Account
 from .deals import REFERENCE_FIELD
 from .settings import connector
@@ -11,8 +13,22 @@ CHAT_TYPE = "Chat"
 
 @connector.check
 def check(account: Account) -> str:
-    """Authenticate and read the company. Writes nothing."""
+    """Authenticate, read the company, and look for the filters of opt-outs. Writes nothing."""
+    account.forget()
     user = account.own_user()
+    settings = account.settings
+    filters = {
+        "PIPEDRIVE_DO_NOT_EMAIL_FILTER": settings.do_not_email_filter,
+        "PIPEDRIVE_DO_NOT_CALL_FILTER": settings.do_not_call_filter,
+    }
+    for variable, number in filters.items():
+        if number is not None:
+            try:
+                next(iter(account.list_all("person", filter_id=number, limit=1)), None)
+            except PermanentError as error:
+                raise ConfigError(
+                    f"{variable}: Pipedrive has no filter {number} that the token's user can see ({error.code})"
+                ) from error
     domain = f" ({user['company_domain']}.pipedrive.com)" if user.get("company_domain") else ""
     return f"authenticated at {user.get('company_name') or 'a company'}{domain}"
 

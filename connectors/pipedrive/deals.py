@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Literal, NamedTuple
 
 from bridge.connector import (
-    CONTACT_OWNER,
     ContactDeleted,
     ContactQuery,
     ContactRef,
@@ -24,10 +23,10 @@ from bridge.connector import (
 from bridge.errors import DeliveryError, LookupInconclusive, PermanentError
 
 from .account import Account, Record, rfc_3339
-from .owners import OWNER, find_owner
+from .owners import OWNER
 from .persons import NewOrganization, Persons
 from .settings import connector
-from .timeline import query_with_owner, related_to
+from .timeline import owner_of_record, query_with_owner, related_records
 from .writing import to_request
 
 REFERENCE_FIELD = "Heppu reference"
@@ -204,15 +203,12 @@ def _links(
     account: Account, persons: Persons, params: CreateDealParams, context: Context, contact: ContactRef | None
 ) -> tuple[Record, list[str]]:
     """Return the person, organization, owner and stage of a new deal."""
-    related = related_to(account, persons, context, contact)
+    related = related_records(account, persons, {"": context}, {"": contact})[""]
     stage = find_stage(account, params.pipeline, params.stage)
-    owner = related.owner if params.owner == CONTACT_OWNER else None
-    if params.owner not in (None, CONTACT_OWNER):
-        owner = str(find_owner(account, str(params.owner)).id or "")
     named = {
         "person_id": contact.id if contact else None,
         "org_id": related.company,
-        "owner_id": owner,
+        "owner_id": owner_of_record(account, params.owner, related),
         "pipeline_id": stage.pipeline_id,
         "stage_id": stage.stage_id,
     }

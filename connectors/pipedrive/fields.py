@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.connector import did_you_mean, find_option, to_day, to_items, to_number, to_text
+from bridge.connector import did_you_mean, find_option, to_boolean, to_day, to_items, to_number, to_text
 
 PLURALS = {"person": "persons", "organization": "organizations", "deal": "deals", "activity": "activities"}
 MAX_TEXT_LENGTH = 255
@@ -90,6 +90,9 @@ class Field:
 
     def _option(self, value: Any) -> int | str:
         option = find_option(value, self.options)
+        if option is None and (meaning := to_boolean(value)) is not None:  # Pipedrive has no checkboxes
+            same = [number for number, label in self.options.items() if to_boolean(label) is meaning]
+            option = same[0] if len(same) == 1 else None
         if option is None:
             raise WrongValue(f"has no such option; its options are {', '.join(self.options.values())}")
         return int(option) if option.isdecimal() else option

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, TypeVar
 
 from bridge.connector import (
     CONTACT_OWNER,
+    BatchItem,
+    BatchResult,
     ContactDeleted,
     ContactQuery,
     ContactRef,
@@ -17,11 +19,20 @@ from bridge.connector import (
     RelatedRecords,
     Success,
     forget_related_records,
+    items_by_conversation,
     param,
     read_related_records,
-    write_for_contact,
+    write_for_contacts,
 )
-from bridge.errors import DeliveryError, PermanentError
+from bridge.errors import (
+    AccountError,
+    DeliveryError,
+    LookupInconclusive,
+    PermanentError,
+    QuotaExhausted,
+    RateLimited,
+    TransientError,
+)
 
 from .account import Account, Record, rfc_3339
 from .notes import reference_in, to_note
@@ -29,6 +40,7 @@ from .owners import OWNER, find_owner
 from .persons import NewOrganization, Persons, owner_and_organization
 from .writing import to_request
 
+_LINK_NAMES = {"org_id": "organization", "deal_id": "deal", "owner_id": "owner"}
 _LOOK_BACK = timedelta(minutes=5)
 """How far before the first attempt a lookup begins, because clocks differ."""
 
@@ -60,7 +72,7 @@ class DraftParams(ConversationParams):
 
 @dataclass(frozen=True)
 class Draft:
-    """What an activity has besides its note and links."""
+    """What the activity of one delivery has besides its note and links."""
 
     fields: Mapping[str, str | None]
     notes: list[str]
@@ -68,20 +80,53 @@ class Draft:
     recording: str | None = None
 
 
-def log(account: Account, params: DraftParams, context: Context, draft: Draft) -> Success:
-    """Write the activity of a conversation: one request if the person is known and was active in the last hour."""
-    persons = Persons(account, context.now, params.organization)
-    query, owner_notes = query_with_owner(account, persons_query(params, context), params.owner)
+P = TypeVar("P", bound=DraftParams)
+
+
+def log(
+    account: Account, items: Sequence[BatchItem[P]], draft: Callable[[P, Context], Draft]
+) -> list[BatchResult]:
+    """Write the activity of each conversation: one request if the person is known and was active in the last hour.
+
+    Pipedrive takes one activity per request. The batch serves the persons, who are looked for and read together.
+    """
+    by_key = items_by_conversation(items)
+    results: dict[str, BatchResult] = {}
+    for policy in dict.fromkeys(item.params.organization for item in items):
+        group = {key: item for key, item in by_key.items() if item.params.organization == policy}
+        results |= _log_group(account, policy, group, draft)
+    return [results[key] for key in by_key]
+
+
+def _log_group(
+    account: Account,
+    policy: NewOrganization,
+    group: Mapping[str, BatchItem[P]],
+    draft: Callable[[P, Context], Draft],
+) -> dict[str, BatchResult]:
+    contexts = {key: item.context for key, item in group.items()}
+    persons = Persons(account, next(iter(contexts.values())).now, policy)
+    queries: dict[str, ContactQuery] = {}
+    drafts: dict[str, Draft] = {}
+    for key, item in group.items():
+        made = draft(item.params, item.context)
+        query = persons_query(item.params, item.context)
+        queries[key], notes = query_with_owner(account, query, item.params.owner)
+        drafts[key] = replace(made, notes=made.notes + notes)
 
     def write(contacts: Mapping[str, ContactRef | None]) -> dict[str, Success | DeliveryError]:
-        [(key, contact)] = contacts.items()
-        return {
-            key: _write(
-                account, persons, params, context, replace(draft, notes=draft.notes + owner_notes), contact
-            )
-        }
+        new = {key: contexts[key] for key in contacts if contexts[key].existing_id is None}
+        related = related_records(account, persons, new, contacts)
+        results: dict[str, Success | DeliveryError] = {}
+        stopped: DeliveryError | None = None
+        for key, contact in contacts.items():
+            activity = _Activity(account, persons, group[key].params, contexts[key], drafts[key], contact)
+            results[key] = stopped or _result_of(activity, related.get(key, RelatedRecords()))
+            if isinstance(results[key], AccountError | RateLimited | QuotaExhausted):
+                stopped = results[key]  # type: ignore[assignment]
+        return results
 
-    return write_for_contact(persons, context.conversation_key, query, write)
+    return write_for_contacts(persons, queries, write)
 
 
 def persons_query(params: DraftParams, context: Context) -> ContactQuery:
@@ -103,25 +148,29 @@ def query_with_owner(
     return replace(query, new_fields={**query.new_fields, "owner_id": found.id}), []
 
 
-def related_to(
-    account: Account, persons: Persons, context: Context, contact: ContactRef | None
-) -> RelatedRecords:
-    """Return what belongs to a person, which is read at most once an hour. A new person has no deals."""
-    if contact is None:
-        return RelatedRecords()
-    if contact.created:
-        return persons.created(contact.id)
+def related_records(
+    account: Account,
+    persons: Persons,
+    contexts: Mapping[str, Context],
+    contacts: Mapping[str, ContactRef | None],
+) -> dict[str, RelatedRecords]:
+    """Return what belongs to each person, which is read at most once an hour. A new person has no deals."""
+    existing = {key: contact.id for key in contexts if (contact := contacts.get(key)) and not contact.created}
 
-    def read(ids: object) -> dict[str, RelatedRecords]:
-        del ids
-        person = persons.person(contact.id)
-        if person is None:
-            return {}
-        deals = [*account.list_all("deal", person_id=contact.id, status="open", limit=100)]
-        own = owner_and_organization(person)
-        return {contact.id: replace(own, deal=str(deals[0]["id"]) if len(deals) == 1 else "")}
+    def read(ids: Sequence[str]) -> dict[str, RelatedRecords]:
+        persons.by_id(ids)
+        found = {}
+        for person_id in ids:
+            person = persons.person(person_id)
+            if person is not None:
+                deals = [*account.list_all("deal", person_id=person_id, status="open")]
+                own = owner_and_organization(person)
+                found[person_id] = replace(own, deal=str(deals[0]["id"]) if len(deals) == 1 else "")
+        return found
 
-    return read_related_records({"": context}, {"": contact.id}, read)[""]
+    related = read_related_records(contexts, {key: existing.get(key) for key in contexts}, read)
+    created = {key: contact for key in contexts if (contact := contacts.get(key)) and contact.created}
+    return related | {key: persons.created(contact.id) for key, contact in created.items()}
 
 
 def find_activity(account: Account, params: DraftParams, context: Context) -> Success | None:
@@ -145,86 +194,91 @@ def _find(account: Account, query: ContactQuery, context: Context) -> Success | 
     return None
 
 
-def _write(
-    account: Account,
-    persons: Persons,
-    params: DraftParams,
-    context: Context,
-    draft: Draft,
-    contact: ContactRef | None,
-) -> Success | ContactDeleted:
-    notes = list(draft.notes)
-    if contact is None and params.on_missing == "skip" and context.existing_id is None:
-        has_address = bool(params.contact_query(context, create=False).keys)
-        return Success(detail="not logged: Pipedrive has no such person" if has_address else "not logged")
-    note, is_whole = to_note(
-        lambda size: params.body_text(context, contact, size),
-        (params.transcript or "").strip(),
-        draft.recording,
-        context.idempotency_token,
-    )
-    if not is_whole:
-        notes.append("the transcript was cut, because it is too long for a note in Pipedrive")
-    own, field_notes = to_request(account, "activity", params.additional_fields(context))
-    notes += field_notes
-    standard = {name: value for name, value in draft.fields.items() if value is not None}
-    body: Record = own | standard | {"done": True, "note": note}
-    if context.existing_id is not None:
-        existing = account.update("activity", context.existing_id, body)
-        if existing is None:  # deleted by a user; an attempt before this one may have replaced it
-            existing = _replacement(account, params, context, body)
-            notes.append("the activity had been deleted in Pipedrive")
-        if existing is not None:
-            return Success(id=str(existing["id"]), detail="; ".join(notes))
-    links, link_notes = _links(account, persons, params, context, contact)
-    return _create(account, persons, context, body, links, contact, [*notes, *link_notes])
-
-
-def _replacement(account: Account, params: DraftParams, context: Context, body: Record) -> Record | None:
-    found = _find(account, persons_query(params, context), context)
-    return account.update("activity", str(found.id), body) if found else None
-
-
-def _links(
-    account: Account, persons: Persons, params: DraftParams, context: Context, contact: ContactRef | None
-) -> tuple[Record, list[str]]:
-    """Return the organization, deal and owner of a new activity."""
-    related = related_to(account, persons, context, contact)
-    notes = []
-    deal = params.deal or related.deal
-    if deal and not deal.isdecimal():
-        notes.append("without the deal: its ID is not one of Pipedrive")
-        deal = related.deal
-    owner = related.owner if params.owner == CONTACT_OWNER else None
-    if params.owner not in (None, CONTACT_OWNER):
-        owner = str(find_owner(account, str(params.owner)).id or "")
-    named = {"org_id": related.company, "deal_id": deal, "owner_id": owner}
-    return {name: int(value) for name, value in named.items() if value}, notes
-
-
-def _create(
-    account: Account,
-    persons: Persons,
-    context: Context,
-    body: Record,
-    links: Record,
-    contact: ContactRef | None,
-    notes: list[str],
-) -> Success | ContactDeleted:
-    """Create the activity. If Pipedrive refuses it, the cause may be a link to a record that was deleted meanwhile."""
-    person = {"participants": [{"person_id": int(contact.id), "primary": True}]} if contact else {}
+def _result_of(activity: _Activity, related: RelatedRecords) -> Success | DeliveryError:
     try:
-        created = account.create("activity", body | person | links)
-    except PermanentError as error:
-        if contact and persons.is_gone(contact.id):
-            return ContactDeleted()
-        if not links:
-            raise
-        created = account.create("activity", body | person)
-        if contact:
-            forget_related_records(context.contact_cache, [contact.id])
-        names = ", ".join(
-            {"org_id": "organization", "deal_id": "deal", "owner_id": "owner"}[name] for name in links
+        return activity.write(related)
+    except DeliveryError as error:
+        return error
+    except LookupInconclusive as error:
+        return TransientError(str(error))
+
+
+@dataclass(frozen=True)
+class _Activity:
+    """The activity of one delivery."""
+
+    account: Account
+    persons: Persons
+    params: DraftParams
+    context: Context
+    draft: Draft
+    contact: ContactRef | None
+
+    def write(self, related: RelatedRecords) -> Success | ContactDeleted:
+        """Create the activity, or update the one that an earlier event of the conversation has created."""
+        context, existing_id = self.context, self.context.existing_id
+        if self.contact is None and self.params.on_missing == "skip" and existing_id is None:
+            has_address = bool(persons_query(self.params, context).keys)
+            return Success(detail="not logged: Pipedrive has no such person" if has_address else "not logged")
+        body, notes = self._body()
+        if existing_id is not None:
+            updated = self.account.update("activity", existing_id, body)
+            if updated is None:  # deleted by a user; an attempt before this one may have replaced it
+                notes.append("the activity had been deleted in Pipedrive")
+                found = _find(self.account, persons_query(self.params, context), context)
+                updated = self.account.update("activity", str(found.id), body) if found else None
+            if updated is not None:
+                return Success(id=str(updated["id"]), detail="; ".join(notes))
+        return self._create(body, *self._links(related), notes)
+
+    def _body(self) -> tuple[Record, list[str]]:
+        """Return everything but the links, and notes on what was left out."""
+        note, is_whole = to_note(
+            lambda size: self.params.body_text(self.context, self.contact, size),
+            (self.params.transcript or "").strip(),
+            self.draft.recording,
+            self.context.idempotency_token,
         )
-        notes = [*notes, f"without its {names}, of which Pipedrive refused one ({error.code})"]
-    return Success(id=str(created["id"]), detail="; ".join(notes))
+        cut = [] if is_whole else ["the transcript was cut, because it is too long for a note in Pipedrive"]
+        own, notes = to_request(self.account, "activity", self.params.additional_fields(self.context))
+        standard = {name: value for name, value in self.draft.fields.items() if value is not None}
+        return own | standard | {"done": True, "note": note}, [*self.draft.notes, *cut, *notes]
+
+    def _links(self, related: RelatedRecords) -> tuple[Record, list[str]]:
+        """Return the organization, deal and owner of a new activity."""
+        notes = []
+        deal = self.params.deal or related.deal
+        if deal and not deal.isdecimal():
+            notes.append("without the deal: its ID is not one of Pipedrive")
+            deal = related.deal
+        owner = owner_of_record(self.account, self.params.owner, related)
+        named = {"org_id": related.company, "deal_id": deal, "owner_id": owner}
+        return {name: int(value) for name, value in named.items() if value}, notes
+
+    def _create(
+        self, body: Record, links: Record, link_notes: list[str], notes: list[str]
+    ) -> Success | ContactDeleted:
+        """Create the activity. If it is refused, the cause may be a link to a record that was deleted meanwhile."""
+        contact = self.contact
+        person = {"participants": [{"person_id": int(contact.id), "primary": True}]} if contact else {}
+        notes = [*notes, *link_notes]
+        try:
+            created = self.account.create("activity", body | person | links)
+        except PermanentError as error:
+            if contact and self.persons.is_gone(contact.id):
+                return ContactDeleted()
+            if not links:
+                raise
+            created = self.account.create("activity", body | person)
+            if contact:
+                forget_related_records(self.context.contact_cache, [contact.id])
+            names = ", ".join(_LINK_NAMES[name] for name in links)
+            notes.append(f"without its {names}, of which Pipedrive refused one ({error.code})")
+        return Success(id=str(created["id"]), detail="; ".join(notes))
+
+
+def owner_of_record(account: Account, owner: str | None, related: RelatedRecords) -> str:
+    """Return the ID of a new record's owner; empty for the token's user, and for a user that does not exist."""
+    if owner is None:
+        return ""
+    return related.owner if owner == CONTACT_OWNER else str(find_owner(account, owner).id or "")

@@ -1,4 +1,4 @@
-"""One person is one contact: matching in both CRMs, through the real SDKs and the stored contact cache."""
+"""One person is one contact: matching in every CRM, through the real clients and the stored contact cache."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from bridge.connector import Success
-from bridge.errors import LookupInconclusive
+from bridge.errors import LookupInconclusive, OutcomeUnknown
 from bridge.events import Event
 from bridge.sandbox import RunningSandbox
+from bridge.sandbox.pipedrive.api import note_text
 from bridge.store.contact_cache import StoredContactCache
 from bridge.store.database import Database
 from bridge.store.erase import erase
@@ -22,7 +23,7 @@ from bridge.store.possible_duplicates import (
     save_possible_duplicate,
 )
 from bridge.store.queries import NotFound
-from bridge.testing import event
+from bridge.testing import build_context, event
 from tests.integration.crm import CrmConnection
 
 PHONE, EMAIL = "+12125550123", "maya.lindqvist@example.com"
@@ -40,6 +41,7 @@ FIELDS = {
         "company": "company",
     },
     "salesforce": {"email": "Email", "phone": "Phone", "first": "FirstName", "last": "LastName"},
+    "pipedrive": {"email": "email", "phone": "phone", "first": "first_name", "last": "last_name"},
 }
 
 
@@ -72,6 +74,31 @@ class Crm:
             report_duplicate=report,
         )
 
+    def settle(self, events: list[Event]) -> list[Any]:
+        """Attempt deliveries until all have succeeded, and look up unknown outcomes as the bridge does."""
+        results: list[Any] = []
+        done: dict[int, Success] = {}
+        for _ in range(20):
+            pending = [number for number in range(len(events)) if number not in done]
+            results = self.deliver_all([events[number] for number in pending])
+            for number, result in zip(pending, results, strict=True):
+                found = result if isinstance(result, Success) else self.find(events[number], result)
+                if found is not None:
+                    done[number] = found
+            if len(done) == len(events):
+                return list(done.values())
+        return results
+
+    def find(self, source_event: Event, failure: Any) -> Success | None:
+        """Look up a delivery whose outcome is unknown, if its action has a lookup."""
+        action = self.connection.connector.actions["log_call"]
+        if not isinstance(failure, OutcomeUnknown) or action.run_lookup is None:
+            return None
+        cache = StoredContactCache(self.database, self.name)
+        now = self.connection.clock.now()
+        context = build_context(source_event, action, now=now, contact_cache=cache)
+        return self.connection.connected.find("log_call", context=context)
+
     def call(self, contact: dict[str, Any], name: str = "call.completed") -> Event:
         """Return an event with only these fields of the contact."""
         number = next(self.numbers)
@@ -85,20 +112,53 @@ class Crm:
     def add(self, **values: str) -> str:
         """Add a contact as a CRM user would, with this CRM's field names. Return its ID."""
         fields = {FIELDS[self.name][name]: value for name, value in values.items()}
+        if self.name == "pipedrive":
+            name = " ".join(values[part] for part in ("first", "last") if part in values) or "+12125550000"
+            addresses = {kind: values[kind] for kind in ("email", "phone") if kind in values}
+            return str(self.provider.add("person", name=name, **addresses).id)
         if self.name == "hubspot":
             return str(self.provider.add("contacts", **fields).id)
         return str(self.provider.add("Contact", **({"LastName": "Customer"} | fields)).id)
 
     def contacts(self) -> list[dict[str, Any]]:
         """Return all contacts, and leads, with neutral field names; None for an empty field."""
-        leads = self.provider.leads if self.name == "salesforce" else []
         return [
-            {"id": record.id}
+            {"id": str(record.id)}
             | {name: self.values(record).get(field) for name, field in FIELDS[self.name].items()}
-            for record in [*self.provider.contacts, *leads]
+            for record in self.people()
         ]
 
+    def people(self) -> list[Any]:
+        """Return the records of all contacts, and leads."""
+        if self.name == "pipedrive":
+            return list(self.provider.persons)
+        return [*self.provider.contacts, *(self.provider.leads if self.name == "salesforce" else [])]
+
+    def update(self, record: Any, kind: str = "", **values: str) -> None:
+        """Change a contact as a CRM user would; `title` is the job, or anything else that is not the address."""
+        if self.name == "pipedrive":
+            title = {"visible_to": 7} if "title" in values else {}
+            addresses = {"emails": [{"value": values["email"]}]} if "email" in values else {}
+            self.provider.update(record, **title, **addresses)
+            return
+        kind = kind or ("contacts" if self.name == "hubspot" else "Contact")
+        names = FIELDS[self.name] | {"title": "jobtitle" if self.name == "hubspot" else "Title"}
+        changes = {names[name]: value for name, value in values.items()}
+        crm = self.provider.crm
+        crm.update(crm.types[kind], record, changes, self.connection.clock.now())
+
+    def delete(self, record_id: str) -> None:
+        """Delete a contact that the bridge has created, as a CRM user would."""
+        kinds = {"hubspot": "contacts", "salesforce": "Lead", "pipedrive": "person"}
+        self.provider.delete(kinds[self.name], record_id)
+
     def values(self, record: Any) -> dict[str, Any]:
+        if self.name == "pipedrive":
+            first = {"email": next(iter(record.emails), None), "phone": next(iter(record.phones), None)}
+            has_name = record["name"] not in record.emails + record.phones + ["+12125550000"]
+            return first | {
+                part: (record[part] or None) if has_name else None for part in ("first_name", "last_name")
+            }
         values: dict[str, Any] = record.properties if self.name == "hubspot" else record.fields
         return values
 
@@ -106,6 +166,9 @@ class Crm:
         """Return the contact and the text of every logged call and chat, oldest first."""
         if self.name == "salesforce":
             return [(task["WhoId"], task["Description"]) for task in self.provider.tasks]
+        if self.name == "pipedrive":
+            activities = self.provider.activities
+            return [(str(item["person_id"] or "") or None, note_text(item["note"])) for item in activities]
         result = []
         for kind, body in (("calls", "hs_call_body"), ("notes", "hs_note_body")):
             for record in self.provider.objects(kind):
@@ -125,8 +188,16 @@ def store(sqlite_url: str, sandbox: RunningSandbox) -> Iterator[Database]:
     database.close()
 
 
-@pytest.fixture(params=["hubspot", "salesforce"])
+@pytest.fixture(params=["hubspot", "salesforce", "pipedrive"])
 def crm(request: pytest.FixtureRequest, sandbox: RunningSandbox, store: Database) -> Iterator[Crm]:
+    connected = Crm(request.param, sandbox, store)
+    yield connected
+    connected.connection.close()
+
+
+@pytest.fixture(params=["hubspot", "salesforce"])
+def strict_crm(request: pytest.FixtureRequest, sandbox: RunningSandbox, store: Database) -> Iterator[Crm]:
+    """A CRM that validates addresses and has tasks: Pipedrive documents no validation."""
     connected = Crm(request.param, sandbox, store)
     yield connected
     connected.connection.close()
@@ -176,7 +247,9 @@ def test_filled_fields_are_never_overwritten(crm: Crm) -> None:
     assert (contact["id"], contact["first"], contact["phone"]) == (record, "M.", "+13125550100")
     assert crm.records()[-1][0] == record
     crm.deliver(crm.call(BY_PHONE))  # no other record has the number, so it is this contact's
-    assert (len(crm.contacts()), result.detail) == (1, "")
+    assert len(crm.contacts()) == 1
+    # Pipedrive has an organization in place of a company's name.
+    assert "company" in result.detail if crm.name == "pipedrive" else result.detail == ""
 
 
 @pytest.mark.parametrize(
@@ -196,10 +269,8 @@ def test_contact_is_found_however_a_user_typed_the_number(crm: Crm, typed: str, 
 
 def test_value_that_a_user_entered_meanwhile_is_kept(crm: Crm) -> None:
     crm.deliver(crm.call(BY_PHONE))
-    [record] = [*crm.provider.contacts, *(crm.provider.leads if crm.name == "salesforce" else [])]
-    kind = crm.provider.crm.types["contacts" if crm.name == "hubspot" else "Lead"]
-    field = FIELDS[crm.name]["email"]
-    crm.provider.crm.update(kind, record, {field: "entered@example.com"}, crm.connection.clock.now())
+    [record] = crm.people()
+    crm.update(record, "Lead" if crm.name == "salesforce" else "", email="entered@example.com")
     crm.deliver(crm.call(BY_BOTH))
 
     [contact] = crm.contacts()
@@ -233,9 +304,7 @@ def test_the_more_recently_active_of_two_records_is_used(crm: Crm) -> None:
     by_phone = crm.add(phone=PHONE)
     crm.add(email=EMAIL)
     crm.connection.clock.advance(days=1)
-    kind = crm.provider.crm.types["contacts" if crm.name == "hubspot" else "Contact"]
-    change = {"jobtitle" if crm.name == "hubspot" else "Title": "Buyer"}
-    crm.provider.crm.update(kind, crm.provider.contacts[0], change, crm.connection.clock.now())
+    crm.update(crm.people()[0], title="Buyer")
     crm.deliver(crm.call(BY_BOTH))
     assert crm.records()[0][0] == by_phone
 
@@ -276,7 +345,7 @@ def test_second_address_of_a_deleted_contact_leads_to_a_new_one(crm: Crm) -> Non
     crm.deliver(crm.call(BY_BOTH))
     crm.deliver(crm.call(BY_BOTH | {"metadata.contactPhone": "+12125550188"}))
     crm.sandbox.clock.advance(days=8)
-    crm.provider.delete("contacts" if crm.name == "hubspot" else "Lead", crm.contacts()[0]["id"])
+    crm.delete(crm.contacts()[0]["id"])
     crm.deliver(crm.call({"metadata.contactPhone": "+12125550188"}))
     [contact] = crm.contacts()
     assert contact["phone"] == "+12125550188"
@@ -324,14 +393,14 @@ def test_two_people_on_one_number_in_one_batch_are_not_mixed(crm: Crm) -> None:
         assert crm.records()[-1][0] == second["id"]
 
 
-def test_task_names_the_second_person_on_a_number(crm: Crm) -> None:
-    crm.add(phone=PHONE, first="Maya", last="Lindqvist")
-    source_event = crm.call(BY_PHONE | {"metadata.contactName": "Tomas Poe"})
-    crm.connection.deliver("create_task", source_event)
-    [task] = crm.provider.tasks
+def test_task_names_the_second_person_on_a_number(strict_crm: Crm) -> None:
+    strict_crm.add(phone=PHONE, first="Maya", last="Lindqvist")
+    source_event = strict_crm.call(BY_PHONE | {"metadata.contactName": "Tomas Poe"})
+    strict_crm.connection.deliver("create_task", source_event)
+    [task] = strict_crm.provider.tasks
     assert (
         "Name given: Tomas Poe"
-        in crm.values(task)["hs_task_body" if crm.name == "hubspot" else "Description"]
+        in strict_crm.values(task)["hs_task_body" if strict_crm.name == "hubspot" else "Description"]
     )
 
 
@@ -340,9 +409,13 @@ def test_upsert_does_not_mix_two_people(crm: Crm) -> None:
     source_event = crm.call(
         BY_PHONE | {"metadata.contactName": "Tomas Poe", "metadata.contactEmail": "tomas@example.com"}
     )
-    result = crm.connection.deliver("upsert_contact", source_event)
+    result = crm.connection.deliver(
+        "upsert_person" if crm.name == "pipedrive" else "upsert_contact", source_event
+    )
     [contact] = crm.contacts()
-    assert (contact["first"], contact["last"], contact["email"]) == (None, "Lindqvist", None)
+    assert "Lindqvist" in (contact["first"], contact["last"])
+    assert "Poe" not in (contact["first"], contact["last"])
+    assert contact["email"] is None
     assert "another person" in result.detail
 
 
@@ -365,44 +438,49 @@ def test_call_of_nobody_is_logged_without_a_contact(crm: Crm, contact: dict[str,
     assert contact_id is None
     assert source_event.conversation.id in text
     assert crm.contacts() == []
-    assert crm.deliver(source_event).id == result.id
+    if crm.name != "pipedrive":  # which has no unique field: a lookup recognizes the record
+        assert crm.deliver(source_event).id == result.id
 
 
-def test_refused_email_does_not_lose_the_call(crm: Crm) -> None:
-    _refuse_email(crm)
-    first, refused, third = crm.deliver_all(
+def test_refused_email_does_not_lose_the_call(strict_crm: Crm) -> None:
+    _refuse_email(strict_crm)
+    first, refused, third = strict_crm.deliver_all(
         [
-            crm.call({"metadata.contactPhone": "+12125550150", "metadata.contactEmail": "one@example.com"}),
-            crm.call(BY_BOTH | {"metadata.contactEmail": "refused@example.com"}),
-            crm.call({"metadata.contactPhone": "+12125550151", "metadata.contactEmail": "three@example.com"}),
+            strict_crm.call(
+                {"metadata.contactPhone": "+12125550150", "metadata.contactEmail": "one@example.com"}
+            ),
+            strict_crm.call(BY_BOTH | {"metadata.contactEmail": "refused@example.com"}),
+            strict_crm.call(
+                {"metadata.contactPhone": "+12125550151", "metadata.contactEmail": "three@example.com"}
+            ),
         ]
     )
-    created = f"created a new {'contact' if crm.name == 'hubspot' else 'lead'}"
+    created = f"created a new {'contact' if strict_crm.name == 'hubspot' else 'lead'}"
     assert (first.detail, third.detail) == (created, created)
     assert f"{created}; without the email address, which the CRM refused" in refused.detail
-    contacts = {contact["phone"]: contact["email"] for contact in crm.contacts()}
+    contacts = {contact["phone"]: contact["email"] for contact in strict_crm.contacts()}
     assert contacts == {"+12125550150": "one@example.com", PHONE: None, "+12125550151": "three@example.com"}
-    assert len(crm.records()) == 3
+    assert len(strict_crm.records()) == 3
 
-    crm.deliver(crm.call(BY_BOTH | {"metadata.contactEmail": "refused@example.com"}))
-    crm.connection.requests()  # the refusal is remembered, as is what belongs to the contact
-    crm.deliver(crm.call(BY_BOTH | {"metadata.contactEmail": "refused@example.com"}))
-    assert len(crm.connection.requests()) == 1
+    strict_crm.deliver(strict_crm.call(BY_BOTH | {"metadata.contactEmail": "refused@example.com"}))
+    strict_crm.connection.requests()  # the refusal is remembered, as is what belongs to the contact
+    strict_crm.deliver(strict_crm.call(BY_BOTH | {"metadata.contactEmail": "refused@example.com"}))
+    assert len(strict_crm.connection.requests()) == 1
 
 
-def test_refused_email_of_a_known_contact_does_not_lose_the_call(crm: Crm) -> None:
-    record = crm.add(phone=PHONE, last="Lindqvist")
-    _refuse_email(crm)
-    result = crm.deliver(crm.call(BY_BOTH | {"metadata.contactEmail": "refused@example.com"}))
+def test_refused_email_of_a_known_contact_does_not_lose_the_call(strict_crm: Crm) -> None:
+    record = strict_crm.add(phone=PHONE, last="Lindqvist")
+    _refuse_email(strict_crm)
+    result = strict_crm.deliver(strict_crm.call(BY_BOTH | {"metadata.contactEmail": "refused@example.com"}))
     assert "without the email address, which the CRM refused" in result.detail
-    assert crm.records()[0][0] == record
+    assert strict_crm.records()[0][0] == record
 
 
-def test_only_address_refused_logs_the_call_without_a_contact(crm: Crm) -> None:
-    _refuse_email(crm)
-    result = crm.deliver(crm.call({"metadata.contactEmail": "refused@example.com"}))
+def test_only_address_refused_logs_the_call_without_a_contact(strict_crm: Crm) -> None:
+    _refuse_email(strict_crm)
+    result = strict_crm.deliver(strict_crm.call({"metadata.contactEmail": "refused@example.com"}))
     assert result.detail.startswith("without a contact: the CRM refused the email address (")
-    assert (crm.contacts(), len(crm.records())) == ([], 1)
+    assert (strict_crm.contacts(), len(strict_crm.records())) == ([], 1)
 
 
 def _refuse_email(crm: Crm) -> None:

@@ -26,7 +26,7 @@ PHONES = (
 )
 EMAILS = ("maya.lindqvist@example.com", "Maya.Lindqvist@Example.com", " maya.lindqvist@EXAMPLE.com ")
 NAMES = (None, "Maya Lindqvist", "maya LINDQVIST", "Dr. Maya Lindqvist", "Maya")
-WRITES = {"hubspot": "*/batch/*", "salesforce": "*/composite/*"}
+WRITES = {"hubspot": "*/batch/*", "salesforce": "*/composite/*", "pipedrive": "/api/v2/*"}
 ADDRESSES = ("phone", "email", "both")
 Contact = tuple[str, str, str, str | None]
 
@@ -70,11 +70,11 @@ def changes(contact: Contact) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", ["hubspot", "salesforce"])
+@pytest.mark.parametrize("name", ["hubspot", "salesforce", "pipedrive"])
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=batches, faults=faults, lag=st.sampled_from([0, 30]))
 def test_events_of_one_person_lead_to_one_contact(
-    name: Literal["hubspot", "salesforce"],
+    name: Literal["hubspot", "salesforce", "pipedrive"],
     batches: list[list[Contact]],
     faults: list[tuple[int, Literal["before", "after"], int]],
     lag: int,
@@ -95,14 +95,12 @@ def test_events_of_one_person_lead_to_one_contact(
                     sandbox.fault(
                         name,
                         path=WRITES[name],
+                        method="POST" if name == "pipedrive" else None,
                         drop=drop,
                         times=times,
                     )
             events = [crm.call(changes(contact)) for contact in batch]
-            for _ in range(20):
-                results = crm.deliver_all(events)
-                if all(isinstance(result, Success) for result in results):
-                    break
+            results = crm.settle(events)
             assert all(isinstance(result, Success) for result in results), results
 
         records = crm.contacts()

@@ -37,6 +37,11 @@ from tests.integration.engine import NO_QUIET, Engine, worker_on
 from tests.integration.test_opt_out_flags import HUBSPOT, add_do_not_call_property
 
 PHONE, EMAIL = "+12125550123", "maya.lindqvist@example.com"
+FILTERS = {"send": "17", "mail": "18"}
+PIPEDRIVE = {
+    "PIPEDRIVE_DO_NOT_CALL_FILTER": FILTERS["send"],
+    "PIPEDRIVE_DO_NOT_EMAIL_FILTER": FILTERS["mail"],
+}
 POLICY = MessagingPolicy(
     quiet_hours=NO_QUIET,
     caps={"sms": Cap(100, timedelta(hours=24))},
@@ -414,7 +419,8 @@ def until(check: Callable[[], bool], seconds: float = 30.0) -> None:
 
 def crm_account(sandbox: RunningSandbox, name: str) -> Account:
     connector = load_connector(name)
-    return Account(name, connector, read_settings(connector, name, {**sandbox.environment, **HUBSPOT}))
+    environ = {**sandbox.environment, **HUBSPOT, **PIPEDRIVE}
+    return Account(name, connector, read_settings(connector, name, environ))
 
 
 def crm_engine(database: Database, name: str) -> Engine:
@@ -425,7 +431,13 @@ def crm_engine(database: Database, name: str) -> Engine:
 def flag(sandbox: RunningSandbox, name: str, number: int, use: str) -> None:
     """Set the flag of a contact, as a user of the CRM would."""
     phone, email = phone_number(number), email_address(number)
-    if name == "salesforce":
+    if name == "pipedrive":
+        for number_of_filter in FILTERS.values():
+            sandbox.pipedrive.filters.setdefault(number_of_filter, set())
+        address = {"phone": phone} if use == "send" else {"email": email}
+        person = sandbox.pipedrive.add("person", name="X", **address)
+        sandbox.pipedrive.filters[FILTERS[use]].add(person.id)
+    elif name == "salesforce":
         flag_name = "DoNotCall" if use == "send" else "HasOptedOutOfEmail"
         sandbox.salesforce.add("Contact", LastName="X", Phone=phone, Email=email, **{flag_name: True})
     elif use == "send":
@@ -436,7 +448,7 @@ def flag(sandbox: RunningSandbox, name: str, number: int, use: str) -> None:
 
 
 @pytest.mark.parametrize("use", ["send", "mail"])
-@pytest.mark.parametrize("name", ["hubspot", "salesforce"])
+@pytest.mark.parametrize("name", ["hubspot", "salesforce", "pipedrive"])
 def test_flag_in_the_crm_suppresses_the_message(
     database: Database, sandbox: RunningSandbox, name: str, use: str
 ) -> None:

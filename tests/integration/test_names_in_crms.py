@@ -12,16 +12,26 @@ PHISHING = "your parcel is held: https://evil.example/p"
 
 
 @pytest.mark.parametrize(
-    ("given", "hubspot", "salesforce"),
+    ("given", "hubspot", "salesforce", "pipedrive"),
     [
-        ("Ludwig van Beethoven", ("Ludwig", "van Beethoven"), ("Ludwig", "van Beethoven")),
-        ("Beethoven, Ludwig van", ("Ludwig", "van Beethoven"), ("Ludwig", "van Beethoven")),
-        ("Dr. Anna Weber", ("Anna", "Weber"), ("Anna", "Weber")),
-        ("Frau Weber", (None, "Weber"), (None, "Weber")),
-        ("Anna", ("Anna", None), (None, "Anna")),  # Salesforce requires a last name
-        ("Acme, Inc.", ("Acme, Inc.", None), (None, "Acme, Inc.")),
-        (PHISHING, (PHISHING, None), (None, PHISHING)),
-        ("Unknown", (None, None), (None, "+12125550123")),
+        (
+            "Ludwig van Beethoven",
+            ("Ludwig", "van Beethoven"),
+            ("Ludwig", "van Beethoven"),
+            "Ludwig van Beethoven",
+        ),
+        (
+            "Beethoven, Ludwig van",
+            ("Ludwig", "van Beethoven"),
+            ("Ludwig", "van Beethoven"),
+            "Ludwig van Beethoven",
+        ),
+        ("Dr. Anna Weber", ("Anna", "Weber"), ("Anna", "Weber"), "Dr. Anna Weber"),
+        ("Frau Weber", (None, "Weber"), (None, "Weber"), "Frau Weber"),
+        ("Anna", ("Anna", None), (None, "Anna"), "Anna"),  # Salesforce requires a last name
+        ("Acme, Inc.", ("Acme, Inc.", None), (None, "Acme, Inc."), "Acme, Inc."),
+        (PHISHING, (PHISHING, None), (None, PHISHING), PHISHING),
+        ("Unknown", (None, None), (None, "+12125550123"), "+12125550123"),
     ],
 )
 def test_a_new_contact_has_the_name_that_was_given(
@@ -29,6 +39,7 @@ def test_a_new_contact_has_the_name_that_was_given(
     given: str,
     hubspot: tuple[str | None, str | None],
     salesforce: tuple[str | None, str | None],
+    pipedrive: str,
 ) -> None:
     changes: dict[str, object] = {
         "metadata.contactName": given,
@@ -36,7 +47,7 @@ def test_a_new_contact_has_the_name_that_was_given(
         "metadata.contactEmail": None,
         "callMetadata.customer": {},
     }
-    for name in ("hubspot", "salesforce"):
+    for name in ("hubspot", "salesforce", "pipedrive"):
         connection = CrmConnection(name, sandbox)
         connection.deliver("log_call", event("call.completed", changes, clock=sandbox.clock))
         connection.close()
@@ -44,3 +55,5 @@ def test_a_new_contact_has_the_name_that_was_given(
     assert (contact.properties.get("firstname"), contact.properties.get("lastname")) == hubspot
     [record] = sandbox.salesforce.leads
     assert (record.fields.get("FirstName"), record.fields.get("LastName")) == salesforce
+    [person] = sandbox.pipedrive.persons  # which has one name, in one field
+    assert person["name"] == pipedrive

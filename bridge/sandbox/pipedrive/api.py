@@ -48,8 +48,8 @@ class PipedriveApi(MockProvider):
     stages: list[dict[str, Any]]
     activity_types: list[dict[str, Any]]
     has_campaigns: bool
-    filters: dict[str, Callable[[Record], bool]]
-    """ID -> which persons a filter selects."""
+    filters: dict[str, set[int]]
+    """ID -> the persons that a filter selects."""
 
     @abstractmethod
     def charge(self, tokens: int, *, is_search: bool) -> None:
@@ -107,10 +107,10 @@ class PipedriveApi(MockProvider):
         query = dict(request.query)
         records: Iterable[Record] = self.all_records[kind].values()
         if filter_id := query.pop("filter_id", None):
-            selects = self.filters.get(filter_id)
-            if selects is None:
+            selected = self.filters.get(filter_id)
+            if selected is None:
                 raise not_found("filter")
-            records = filter(selects, records)
+            records = [record for record in records if record.id in selected]
         records = select(records, query, _FILTERS[kind])
         return self._page([self._json(record) for record in records], request)
 
