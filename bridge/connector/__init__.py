@@ -76,6 +76,7 @@ from bridge.connector.egress import Proxy, add_private_ca, is_loopback, proxy_fo
 from bridge.connector.files import FileContent, download_file
 from bridge.connector.json_api import JsonApi
 from bridge.connector.json_response import json_object
+from bridge.connector.meetings import MeetingParams, MeetingTimes, check_meeting
 from bridge.connector.oauth import request_token
 from bridge.connector.opt_outs import (
     EMAIL_CHANNELS,
@@ -92,6 +93,7 @@ from bridge.connector.related_records import (
     RelatedRecords,
     forget_related_records,
     read_related_records,
+    remember_own_deal,
     remember_own_ticket,
 )
 from bridge.connector.request_path import quote_id
@@ -175,6 +177,8 @@ __all__ = [
     "JsonApi",
     "Limits",
     "Location",
+    "MeetingParams",
+    "MeetingTimes",
     "MessageStatus",
     "NewContact",
     "NewContactParams",
@@ -214,6 +218,7 @@ __all__ = [
     "address_key",
     "addresses_of",
     "check_deadline",
+    "check_meeting",
     "contact_result",
     "count_request",
     "details_to_fill",
@@ -247,6 +252,7 @@ __all__ = [
     "read_related_records",
     "refusal_notes",
     "remaining_seconds",
+    "remember_own_deal",
     "remember_own_ticket",
     "report_quota",
     "request_token",

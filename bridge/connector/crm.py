@@ -25,7 +25,7 @@ from bridge.connector.texts import first_line, text_with_details
 from bridge.errors import PermanentError
 from bridge.setting_types import Duration
 
-P = TypeVar("P", bound="ConversationParams")
+P = TypeVar("P", bound=Params)
 
 _MAX_DERIVED_SUBJECT = 100
 CONTACT_OWNER = "contact"

@@ -14,7 +14,7 @@ from datetime import timedelta
 from bridge.connector.context import ContactCache, Context
 
 RELATED_RECORDS_TTL = timedelta(hours=1)
-_OWN_TICKET_TTL = timedelta(days=1)
+_OWN_RECORD_TTL = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,16 @@ def read_related_records(
 ) -> dict[str, RelatedRecords]:
     """Return what each delivery's record is related to, by its key: what belongs to the contact.
 
-    It comes from the cache, or for all other contacts together from one call of `read`. A ticket that the bridge has
-    created for the conversation itself comes before the contact's only open one.
+    It comes from the cache, or for all other contacts together from one call of `read`. A ticket or deal that the
+    bridge has created for the conversation itself comes before the contact's only open one.
     """
     if not contexts:
         return {}
     cache = next(iter(contexts.values())).contact_cache
     ids = [contact_id for contact_id in dict.fromkeys(contact_ids.values()) if contact_id]
-    tickets = {key: _own_ticket_key(context) for key, context in contexts.items()}
-    cached = cache.get([*map(related_records_key, ids), *tickets.values()])
+    tickets = {key: _own_key("ticket", context) for key, context in contexts.items()}
+    deals = {key: _own_key("deal", context) for key, context in contexts.items()}
+    cached = cache.get([*map(related_records_key, ids), *tickets.values(), *deals.values()])
     related = {
         contact_id: RelatedRecords(**json.loads(value))
         for contact_id in ids
@@ -63,14 +64,23 @@ def read_related_records(
         related |= new
     found = {key: related.get(contact_ids.get(key) or "", RelatedRecords()) for key in contexts}
     return {
-        key: replace(item, ticket=ticket) if (ticket := cached.get(tickets[key])) else item
+        key: replace(
+            item,
+            ticket=cached.get(tickets[key]) or item.ticket,
+            deal=cached.get(deals[key]) or item.deal,
+        )
         for key, item in found.items()
     }
 
 
 def remember_own_ticket(context: Context, ticket_id: str) -> None:
     """Remember the ticket that was created for a conversation, so that its call, note and messages are on it."""
-    context.contact_cache.remember({_own_ticket_key(context): ticket_id}, _OWN_TICKET_TTL)
+    context.contact_cache.remember({_own_key("ticket", context): ticket_id}, _OWN_RECORD_TTL)
+
+
+def remember_own_deal(context: Context, deal_id: str) -> None:
+    """Remember the deal that was created for a conversation, in the same way."""
+    context.contact_cache.remember({_own_key("deal", context): deal_id}, _OWN_RECORD_TTL)
 
 
 def forget_related_records(cache: ContactCache, contact_ids: Iterable[str]) -> None:
@@ -83,8 +93,8 @@ def related_records_key(contact_id: str) -> str:
     return f"related:{contact_id}"
 
 
-def _own_ticket_key(context: Context) -> str:
-    return f"ticket:{context.conversation_key}"
+def _own_key(kind: str, context: Context) -> str:
+    return f"{kind}:{context.conversation_key}"
 
 
 def _to_json(related: RelatedRecords) -> str:

@@ -40,8 +40,9 @@ def to_number(value: Any) -> int | float | None:
 
 
 def number_text(number: float) -> str:
-    """Return a number as a text without an exponent, whole numbers without `.0`."""
-    return format(Decimal(repr(number)), "f")
+    """Return a number as a text without an exponent, with at most 12 decimals, whole numbers without `.0`."""
+    rounded = round(number, 12)
+    return format(Decimal(repr(int(rounded) if rounded == int(rounded) else rounded)), "f")
 
 
 def to_boolean(value: Any) -> bool | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 import urllib3
 from hubspot import HubSpot
@@ -28,11 +29,12 @@ from bridge.errors import ConfigError
 from .call_outcomes import CallOutcomes
 from .daily_limit import DailyLimit, is_daily_limit
 from .errors import not_from_hubspot, status_of
+from .lists import Lists
 from .missing_scopes import MissingScopes
 from .owners import Owners
+from .pipeline_stages import PipelineStages
 from .search_requests import SearchLimiter
 from .settings import Settings, connector
-from .ticket_stages import TicketStages
 from .unique_properties import UniqueProperties
 
 _PROPERTY_CACHE_LIFETIME = timedelta(minutes=10)
@@ -127,9 +129,13 @@ class Account:
         self.association_batch = crm.associations.v4.batch_api
         self.owners = Owners(crm.owners.owners_api)
         self.missing_scopes = MissingScopes()
-        self.ticket_stages = TicketStages(self.pipelines)
+        self.ticket_stages = PipelineStages(self.pipelines, "tickets")
+        self.deal_stages = PipelineStages(self.pipelines, "deals")
+        self.lists = Lists(self.call_api)
         self.call_outcomes = CallOutcomes(self.call_api)
         self.has_phone_property = True
+        self._time_zone: str | None = ""
+        """Empty: not read yet."""
         self._boolean_properties: dict[str, float] = {}
         self._definitions: dict[str, tuple[float, Mapping[str, Any]]] = {}
         self.close = pool.clear
@@ -193,6 +199,20 @@ class Account:
             definitions = {item.name: item for item in self._properties.get_all(kind).results}
             self._definitions[kind] = (time.monotonic(), definitions)
         return definitions
+
+    def time_zone(self) -> str | None:
+        """Return the account's IANA time zone, read once. None: HubSpot does not tell it to this key."""
+        if self._time_zone == "":
+            try:
+                details = self.call_api("/account-info/v3/details", "GET")
+                self._time_zone = ZoneInfo(str(details.get("timeZone"))).key
+            except (KeyError, ValueError, OSError):
+                self._time_zone = None
+            except Exception as error:
+                if status_of(error) not in (403, 404):
+                    raise
+                self._time_zone = None
+        return self._time_zone
 
     def require_boolean_property(self, name: str) -> None:
         """Raise ConfigError unless contacts have this property and it is a checkbox.

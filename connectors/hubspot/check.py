@@ -10,7 +10,15 @@ from bridge.errors import ConfigError
 from .account import Account
 from .errors import required_scopes, status_of
 from .property_checks import property_problems, reference_problems
-from .scopes import CONTACTS_READ, PROPERTIES_READ, PROPERTIES_WRITE, Scopes, actions_by_scope, features_of
+from .scopes import (
+    CONTACTS_READ,
+    DEAL_PROPERTIES_WRITE,
+    PROPERTIES_READ,
+    PROPERTIES_WRITE,
+    Scopes,
+    actions_by_scope,
+    features_of,
+)
 from .settings import KEYS_PAGE, connector
 from .unique_properties import UNIQUE_PROPERTIES
 
@@ -20,6 +28,8 @@ _KINDS_OF_ACTIONS = {
     "log_message": ("communications", "emails", "contacts"),
     "create_task": ("tasks", "contacts"),
     "create_ticket": ("tickets", "contacts"),
+    "create_deal": ("deals", "contacts"),
+    "create_meeting": ("meetings", "contacts"),
     "upsert_contact": ("contacts",),
 }
 """Action -> the object types whose unique properties keep it from writing anything twice."""
@@ -105,5 +115,6 @@ def _missing_unique_properties(
         return
     text = f"missing {', '.join(missing)}: run `bridge connections setup hubspot`"
     yield RuleProblem(text, level="warning")
-    if scope := scopes.missing(PROPERTIES_WRITE):
+    for_setup = [PROPERTIES_WRITE, *([DEAL_PROPERTIES_WRITE] if "deals" in kinds else [])]
+    for scope in filter(None, map(scopes.missing, for_setup)):
         yield RuleProblem(f"the setup needs the scope {scope} ({KEYS_PAGE})", level="warning")

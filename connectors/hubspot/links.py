@@ -10,6 +10,7 @@ from .settings import Settings, connector
 
 _RECORD_TYPES = {
     "contact": "0-1", "upsert_contact": "0-1", "update_contact": "0-1", "set_opt_out": "0-1",
+    "add_to_list": "0-1", "create_deal": "0-3", "create_meeting": "0-47",
     "create_ticket": "0-5", "close_ticket": "0-5", "create_task": "0-27",
     "log_call": "0-48", "log_chat": "0-18", "log_message": "0-18",
 }  # fmt: skip

@@ -20,16 +20,12 @@ from bridge.connector import (
 )
 
 from .account import Account
-from .errors import status_of
+from .conversation_records import associate_with_conversation, is_chat
 from .fields import MAX_BODY_LENGTH, OWNER, to_strings
 from .params import DEAL, check_ids
 from .scopes import CONTACTS, TICKETS
 from .settings import connector
 from .timeline import Draft, write_batch
-from .unique_properties import UNIQUE_PROPERTIES
-
-_SOURCES = {"Chat": "CHAT", "Call": "PHONE"}
-"""Kind of conversation -> where HubSpot says that a ticket comes from."""
 
 
 class CreateTicketParams(NewTicketParams, NewContactParams):
@@ -70,7 +66,7 @@ def create_ticket(account: Account, params: CreateTicketParams, context: Context
         raise result
     if result.id is not None and context.existing_id is None:
         remember_own_ticket(context, result.id)
-        note = _associate_with_conversation(account, context, result.id)
+        note = associate_with_conversation(account, context, "tickets", result.id)
         return replace(result, detail="; ".join(part for part in (result.detail, note) if part))
     return result
 
@@ -93,7 +89,7 @@ def _draft(account: Account, params: CreateTicketParams, query: ContactQuery) ->
             "hs_pipeline": stage.pipeline,
             "hs_pipeline_stage": stage.stage,
             "hs_ticket_priority": params.priority,
-            "source_type": _SOURCES[_kind(context)],
+            "source_type": "CHAT" if is_chat(context) else "PHONE",
         }
         return to_strings(standard)
 
@@ -101,21 +97,3 @@ def _draft(account: Account, params: CreateTicketParams, query: ContactQuery) ->
     skip = "" if params.on_missing == "create" else "no ticket: HubSpot has no such contact"
     linked = {"deals": params.deal}
     return Draft(context, build, params.owner, linked, fields_to_write(properties, None), (), notes, skip)
-
-
-def _kind(context: Context) -> str:
-    return "Chat" if context.event.conversation.type == "chat" else "Call"
-
-
-def _associate_with_conversation(account: Account, context: Context, ticket_id: str) -> str:
-    """Associate a new ticket with the conversation's call or note, if it is logged. Return a note if that fails."""
-    kind = "notes" if _kind(context) == "Chat" else "calls"
-    try:
-        records = account.read(kind, [context.conversation_key], UNIQUE_PROPERTIES[kind][0])
-        if records:
-            account.associate("tickets", ticket_id, kind, str(records[0].id))
-    except Exception as error:
-        if status_of(error) not in (400, 403, 404):  # 400: setup was never run, so no conversation is logged
-            raise
-        return "" if status_of(error) == 400 else f"not associated with the {_kind(context).lower()}"
-    return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bridge.connector import (
@@ -20,6 +20,7 @@ from bridge.connector import (
 
 from .account import Account
 from .errors import required_scopes, status_of
+from .pipeline_stages import PipelineStages
 from .property_values import fit_value, options_of, takes_several
 from .records import OWNER_PROPERTY
 from .scopes import OWNERS_READ, Scopes
@@ -33,17 +34,23 @@ _WRITTEN: Mapping[str, Mapping[str, str]] = {
     "update_contact": {"properties": "contacts"},
     "create_task": {"properties": "tasks", **_NEW_CONTACT},
     "create_ticket": {"properties": "tickets", **_NEW_CONTACT},
+    "create_deal": {"properties": "deals", **_NEW_CONTACT},
+    "create_meeting": {"properties": "meetings", **_NEW_CONTACT},
     "close_ticket": {"properties": "tickets"},
 }
 """Action -> the params that set fields, and the object type that these fields belong to."""
-_CALL_TYPE = "call_type", "hs_activity_type"
-"""The param of `log_call` that is the value of one property of calls, and this property."""
+_VALUES: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "log_call": {"call_type": ("calls", "hs_activity_type")},
+    "create_meeting": {"meeting_type": ("meetings", "hs_activity_type")},
+    "create_deal": {"amount": ("deals", "amount"), "close_date": ("deals", "closedate")},
+}
+"""Action -> the params that are the value of one property, with its object type."""
 
 
 def written_types(uses: Sequence[ActionUse]) -> list[str]:
     """Return the object types whose fields the rules set."""
     kinds = [kind for use in uses for param, kind in _params_of(use) if use.properties(param)]
-    kinds += ["calls" for use in uses if _CALL_TYPE[0] in use.params]
+    kinds += [kind for use in uses for param, (kind, _) in _values_of(use)]
     return list(dict.fromkeys(kinds))
 
 
@@ -68,11 +75,11 @@ def property_problems(account: Account, uses: Sequence[ActionUse]) -> Iterator[R
                 found = _property_problem(kind, definitions[kind], name, value)
                 if found:
                     yield RuleProblem(*found, use, (param, name))
-        param, name = _CALL_TYPE
-        if param in use.params and "calls" in definitions:
-            found = _property_problem("calls", definitions["calls"], name, use.params[param])
-            if found:
-                yield RuleProblem(*found, use, (param,))
+        for param, (kind, name) in _values_of(use):
+            if kind in definitions:
+                found = _property_problem(kind, definitions[kind], name, use.params[param])
+                if found:
+                    yield RuleProblem(*found, use, (param,))
 
 
 def reference_problems(account: Account, scopes: Scopes, uses: Sequence[ActionUse]) -> Iterator[RuleProblem]:
@@ -91,8 +98,20 @@ def reference_problems(account: Account, scopes: Scopes, uses: Sequence[ActionUs
         outcome = use.params.get("disposition")
         if isinstance(outcome, str) and (text := account.call_outcomes.resolve(outcome).problem):
             yield _problem(text, use, ("disposition",))
-        if use.action.name == "create_ticket" and (found := _stage_problem(account, use)):
+        if use.action.name in _STAGES and (found := _stage_problem(account, use)):
             yield found
+        if use.action.name == "add_to_list" and (found := _list_problem(account, use)):
+            yield found
+
+
+_STAGES: Mapping[str, Callable[[Account], PipelineStages]] = {
+    "create_ticket": lambda account: account.ticket_stages,
+    "create_deal": lambda account: account.deal_stages,
+}
+
+
+def _values_of(use: ActionUse) -> list[tuple[str, tuple[str, str]]]:
+    return [item for item in _VALUES.get(use.action.name, {}).items() if item[0] in use.params]
 
 
 def _params_of(use: ActionUse) -> Iterator[tuple[str, str]]:
@@ -110,13 +129,29 @@ def _stage_problem(account: Account, use: ActionUse) -> RuleProblem | None:
     if FROM_EVENT in (pipeline, stage) or pipeline is stage is None:
         return None
     try:
-        text = account.ticket_stages.resolve(pipeline, stage).problem
+        text = _STAGES[use.action.name](account).resolve(pipeline, stage).problem
     except Exception as error:
         if status_of(error) != 403:
             raise
         return None  # the scope is reported already
-    location = "pipeline" if "ticket pipeline" in text else "stage"
+    location = "pipeline" if " pipeline `" in text else "stage"
     return _problem(text, use, (location,)) if text else None
+
+
+def _list_problem(account: Account, use: ActionUse) -> RuleProblem | None:
+    """Return why contacts cannot be added to the list, unless its name comes from the event."""
+    name = use.params.get("list")
+    if name in (None, FROM_EVENT):
+        return None
+    try:
+        text = account.lists.resolve(str(name)).problem
+        hint = account.lists.suggestion(str(name)) if " has no list " in text else ""
+    except Exception as error:
+        if status_of(error) != 403:
+            raise
+        return None  # the scope is reported already
+    text, _, explanation = text.partition("; ")
+    return RuleProblem(text, hint or explanation, use, ("list",)) if text else None
 
 
 def _owners_in(use: ActionUse) -> Iterator[tuple[Location, str]]:

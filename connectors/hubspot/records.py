@@ -22,7 +22,9 @@ OWNER_PROPERTY = "hubspot_owner_id"
 _OPTIONAL: Mapping[str, str] = {
     OWNER_PROPERTY: "owner",
     "hs_call_disposition": "call outcome",
-    "hs_activity_type": "call type",
+    "hs_activity_type": "type",
+    "hs_meeting_outcome": "outcome",
+    "hs_meeting_external_url": "link",
     "hs_call_recording_url": "recording",
     "hs_call_source": "recording's source",
     "hs_ticket_priority": "priority",
@@ -33,6 +35,8 @@ ASSOCIATION_TYPES: Mapping[str, Mapping[str, int]] = {
     "calls": {"contacts": 194, "companies": 182, "deals": 206, "tickets": 220},
     "notes": {"contacts": 202, "companies": 190, "deals": 214, "tickets": 228},
     "tasks": {"contacts": 204, "companies": 192, "deals": 216, "tickets": 230},
+    "meetings": {"contacts": 200, "companies": 188, "deals": 212, "tickets": 226},
+    "deals": {"contacts": 3, "companies": 341},
     "communications": {"contacts": 81, "companies": 87, "deals": 85, "tickets": 83},
     "emails": {"contacts": 198, "companies": 186, "deals": 210, "tickets": 224},
     "tickets": {"contacts": 16, "companies": 339, "deals": 28},
@@ -45,6 +49,12 @@ _SET_ONCE: Collection[str] = (
     "hs_pipeline_stage",
     "hs_ticket_priority",
     "source_type",
+    "dealname",
+    "pipeline",
+    "dealstage",
+    "amount",
+    "closedate",
+    "hs_meeting_outcome",
 )
 """Properties of a new record that an update leaves alone, because users may have changed them since."""
 LINKED_TYPES: Mapping[str, str] = {

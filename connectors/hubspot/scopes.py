@@ -16,8 +16,13 @@ CONTACTS_READ = "crm.objects.contacts.read"
 CONTACTS_WRITE = "crm.objects.contacts.write"
 PROPERTIES_READ = "crm.schemas.contacts.read"
 PROPERTIES_WRITE = "crm.schemas.contacts.write"
+DEAL_PROPERTIES_READ = "crm.schemas.deals.read"
+DEAL_PROPERTIES_WRITE = "crm.schemas.deals.write"
 COMPANIES_READ = "crm.objects.companies.read"
 DEALS_READ = "crm.objects.deals.read"
+DEALS_WRITE = "crm.objects.deals.write"
+LISTS_READ = "crm.lists.read"
+LISTS_WRITE = "crm.lists.write"
 OWNERS_READ = "crm.objects.owners.read"
 TICKETS = "tickets"
 EMAILS_READ = "sales-email-read"
@@ -26,7 +31,8 @@ UNSUBSCRIBE = "subscriptions-status-write"
 CONTACTS = (CONTACTS_READ, CONTACTS_WRITE)
 """What an action needs that writes a contact, or a call, note, task or message of one."""
 
-_ON_TIMELINE = ("log_call", "log_chat", "log_message", "create_task")
+_ON_TIMELINE = ("log_call", "log_chat", "log_message", "create_task", "create_meeting")
+_OWN_PAGE = ("create_ticket", "create_deal")
 
 
 @dataclass(frozen=True)
@@ -40,12 +46,13 @@ class Feature:
 
 
 FEATURES = (
-    Feature(
-        COMPANIES_READ, (*_ON_TIMELINE, "create_ticket"), "records are not shown on the contact's company"
-    ),
+    Feature(COMPANIES_READ, (*_ON_TIMELINE, *_OWN_PAGE), "records are not shown on the contact's company"),
     Feature(DEALS_READ, _ON_TIMELINE, "records are not shown on the contact's open deal"),
     Feature(TICKETS, _ON_TIMELINE, "records are not shown on the contact's open ticket"),
-    Feature(OWNERS_READ, (*_ON_TIMELINE, "create_ticket"), "an `owner` given by email address is not found"),
+    Feature(OWNERS_READ, (*_ON_TIMELINE, *_OWN_PAGE), "an `owner` given by email address is not found"),
+    Feature(
+        DEAL_PROPERTIES_READ, ("create_deal",), "values for deals are not checked before they are written"
+    ),
     Feature(
         EMAILS_READ,
         ("log_message",),
@@ -59,8 +66,13 @@ _PROBES: Mapping[str, tuple[str, str, Any]] = {
     CONTACTS_WRITE: ("POST", "/crm/v3/objects/contacts/batch/update", {"inputs": []}),
     PROPERTIES_READ: ("GET", "/crm/v3/properties/contacts/email", None),
     PROPERTIES_WRITE: ("POST", "/crm/v3/properties/contacts", {}),
+    DEAL_PROPERTIES_READ: ("GET", "/crm/v3/properties/deals/dealname", None),
+    DEAL_PROPERTIES_WRITE: ("POST", "/crm/v3/properties/deals", {}),
     COMPANIES_READ: ("GET", "/crm/v3/objects/companies?limit=1", None),
     DEALS_READ: ("GET", "/crm/v3/objects/deals?limit=1", None),
+    DEALS_WRITE: ("POST", "/crm/v3/objects/deals/batch/update", {"inputs": []}),
+    LISTS_READ: ("POST", "/crm/v3/lists/search", {"count": 1}),
+    LISTS_WRITE: ("PUT", "/crm/v3/lists/0/memberships/add", []),
     OWNERS_READ: ("GET", "/crm/v3/owners?limit=1", None),
     TICKETS: ("GET", "/crm/v3/pipelines/tickets", None),
     EMAILS_READ: ("GET", "/crm/v3/objects/emails?limit=1", None),
@@ -68,7 +80,7 @@ _PROBES: Mapping[str, tuple[str, str, Any]] = {
 """Scope -> a request that HubSpot answers with 403 without it, and that changes nothing with it.
 
 For the scopes that allow writing, it is a request that cannot be valid: an update of no contacts, a property without a
-name. HubSpot checks the scopes before the body."""
+name, no members for a list that does not exist. HubSpot checks the scopes before the body."""
 
 
 class Scopes:

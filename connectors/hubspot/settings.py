@@ -46,6 +46,6 @@ connector = Connector(
     "hubspot",
     settings=Settings,
     limits=Limits(per_second=9, concurrency=4, timeout=25),
-    description="Logs calls, chats and messages on contacts; writes contacts, tickets and tasks.",
+    description="Logs calls, chats and messages on contacts; writes contacts, deals, tickets, tasks and meetings.",
     group=ConnectorGroup.CRM,
 )

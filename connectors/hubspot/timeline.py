@@ -28,7 +28,7 @@ from .property_values import fit_properties
 from .records import ASSOCIATION_TYPES, LINKED_TYPES, OWNER_PROPERTY, Record, write_records
 from .related_records import read_related
 
-ORPHANS_SHOWN = ("calls", "tasks", "tickets")
+ORPHANS_SHOWN = ("calls", "tasks", "tickets", "deals", "meetings")
 """Types that HubSpot lists on a page of their own. A note without a contact is shown nowhere."""
 _LINK_FIELDS = {kind: name for kind, name in LINKED_TYPES.items() if kind != "contacts"}
 """Object type -> field of RelatedRecords."""

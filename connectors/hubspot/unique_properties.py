@@ -18,6 +18,8 @@ UNIQUE_PROPERTIES = {
     "tasks": ("heppu_key", "task", "Heppu key"),
     "contacts": ("heppu_phone", "contactinformation", "Heppu caller"),
     "tickets": ("heppu_conversation_id", "ticketinformation", "Heppu conversation"),
+    "deals": ("heppu_conversation_id", "dealinformation", "Heppu conversation"),
+    "meetings": ("heppu_conversation_id", "meeting", "Heppu conversation"),
     "communications": ("heppu_key", "communication", "Heppu key"),
     "emails": ("heppu_key", "email", "Heppu key"),
 }

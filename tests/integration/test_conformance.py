@@ -87,19 +87,27 @@ class HubspotProvider(SandboxProvider):
         contact = self.account.add("contacts", email=EMAIL, phone=PHONE)
         ticket = self.account.add("tickets", hs_pipeline_stage="911201", subject="Help")
         self.account.link("tickets", ticket.id, "contacts", contact.id)
+        self.members = self.account.add_list("Test ride interest").members
 
     def drop_next_response(self, when: When, *, nth: int = 1, status: int | None = None) -> None:
-        for method, path in (("POST", "*/batch/create"), ("PATCH", "*"), ("POST", "*/unsubscribe-all")):
+        writes = (
+            ("POST", "*/batch/create"),
+            ("PATCH", "*"),
+            ("POST", "*/unsubscribe-all"),
+            ("PUT", "*/memberships/add"),
+        )
+        for method, path in writes:
             self.spoil(method, path, when, nth, status)
 
     def side_effect_count(self) -> int:
-        kinds = ("calls", "notes", "tasks", "tickets", "communications", "emails")
+        kinds = ("calls", "notes", "tasks", "tickets", "communications", "emails", "deals", "meetings")
         created = sum(len(self.account.objects(kind)) for kind in kinds) - 1
         # A new record also fills in the contact's name.
         named = 0 if created else sum("firstname" in contact.properties for contact in self.account.contacts)
         closed = sum(ticket.properties["hs_pipeline_stage"] == "911204" for ticket in self.account.tickets)
         unsubscribed = len(self.account.crm.unsubscribed)
-        return created + named + closed + unsubscribed + len(self.account.contacts) - 1
+        contacts = len(self.account.contacts) - 1
+        return created + named + closed + unsubscribed + contacts + len(self.members)
 
 
 class SalesforceProvider(SandboxProvider):
@@ -262,13 +270,15 @@ class TestHttp(ConnectorConformance):
         return {
             "HTTP_ALLOWED_HOSTS": urlsplit(url).netloc,
             "HTTP_SECRET": "whsec_" + base64.b64encode(b"thirty-two bytes of a secret key").decode(),
+            "HTTP_TARGETS_ERP": f"{url}/heppu?key=secret-of-the-target",
+            "HTTP_TARGETS_ERP_HEADER": "X-Key: secret-of-the-header",
         }
 
     def params(self, action: Action) -> Mapping[str, Any]:
-        return {"url": f"{self.url}/heppu"}
+        return {"target": "erp"} if action.name == "request" else {"url": f"{self.url}/heppu"}
 
     def params_not_sent(self, action: Action) -> Collection[str]:
-        return {"url"}  # the receiver
+        return {"url", "target", "method", "headers", "id_from"}  # the receiver, and what is not in the body
 
     @contextmanager
     def provider(self) -> Iterator[WebhookReceiver]:
@@ -287,6 +297,15 @@ class TestHubspot(ConnectorConformance):
         own = {
             "log_call": {"disposition"},
             "create_ticket": {"pipeline", "stage"},
+            "create_deal": {"pipeline", "stage", "closes_in"},
+            "create_meeting": {
+                "start",
+                "end",
+                "duration",
+                "time_zone",
+                "properties",
+            },  # times become milliseconds
+            "add_to_list": {"list"},
             "log_message": {"subject"},
         }
         return {"new_contact"} | own.get(action.name, set())

@@ -130,7 +130,7 @@ def test_check_changes_nothing(hubspot: CrmConnection, sandbox: RunningSandbox) 
     hubspot.requests()
     hubspot.connected.check()
     problems(hubspot, *hubspot.connector.actions)
-    assert len(hubspot.requests()) <= 20
+    assert len(hubspot.requests()) <= 24
     assert sandbox.hubspot.records() == before
     assert {name: set(kind.properties) for name, kind in sandbox.hubspot.crm.types.items()} == properties
 

@@ -108,10 +108,14 @@ def test_hubspot_accepts_every_value_that_fits_and_the_rest_is_explained(value: 
 def test_results_are_written_in_the_types_of_hubspots_properties(
     hubspot: CrmConnection, sandbox: RunningSandbox, name: str, value: Any, stored: str
 ) -> None:
-    properties = {name: f"{{{{ event.callMetadata.custom.{name} }}}}"}
-    result = hubspot.deliver("log_call", call({name: value}, hubspot), {"properties": properties})
+    given_and_missing = {
+        name: f"{{{{ event.callMetadata.custom.{name} | default('') }}}}",
+        "hs_call_summary": "{{ event.callMetadata.custom.missing | default('') }}",
+    }
+    result = hubspot.deliver("log_call", call({name: value}, hubspot), {"properties": given_and_missing})
     [logged] = sandbox.hubspot.calls
     assert (logged.properties[name], result.detail) == (stored, "created a new contact")
+    assert "hs_call_summary" not in logged.properties
 
 
 MISFITS = {

@@ -16,8 +16,9 @@ from bridge.sandbox.hubspot.api import HubSpotApi
 from bridge.sandbox.hubspot.associations import Association
 from bridge.sandbox.hubspot.crm import Crm, CrmObject
 from bridge.sandbox.hubspot.errors import error_response, rate_limited
+from bridge.sandbox.hubspot.lists import RecordList
 from bridge.sandbox.hubspot.owners import default_owners
-from bridge.sandbox.hubspot.pipelines import ticket_pipelines
+from bridge.sandbox.hubspot.pipelines import default_pipelines
 from bridge.sandbox.hubspot.properties import parse_property
 from bridge.sandbox.hubspot.schema import default_object_types
 from bridge.sandbox.hubspot.scopes import missing_scopes_response, required_scopes
@@ -32,7 +33,7 @@ SEARCH_WINDOW = timedelta(seconds=1)
 
 
 class HubSpot(HubSpotApi):
-    """An account with two ticket pipelines and two owners.
+    """An account with two pipelines each of tickets and deals, and two owners.
 
     `missing_scopes` are the scopes that the token lacks. The token is a service key, whose scopes HubSpot does not
     list, unless `is_private_app` is set. If `burst_limit` is set, the rolling limit of requests per
@@ -58,7 +59,7 @@ class HubSpot(HubSpotApi):
             self.search_limit: int | None = None
             self._recent: deque[datetime] = deque()
             self._recent_searches: deque[datetime] = deque()
-            self.crm = Crm(default_object_types(), PORTAL_ID, ticket_pipelines(), default_owners())
+            self.crm = Crm(default_object_types(), PORTAL_ID, default_pipelines(), default_owners())
 
     @property
     def contacts(self) -> list[CrmObject]:
@@ -135,6 +136,15 @@ class HubSpot(HubSpotApi):
             object_type = self.crm.type(kind)
             definition = parse_property(object_type, body)
             object_type.properties[definition.name] = definition
+
+    def add_list(self, name: str, processing_type: str = "MANUAL", kind: str = "contacts") -> RecordList:
+        """Create a list, as a user of the account would: `MANUAL` (static), `DYNAMIC` (active) or `SNAPSHOT`."""
+        with self.lock:
+            new = RecordList(
+                str(len(self.crm.lists) + 401), name, self.crm.type(kind).type_id, processing_type
+            )
+            self.crm.lists[new.id] = new
+            return new
 
     def unsubscribe(self, email: str) -> None:
         """Unsubscribe an address from all email, as its owner would with the link in an email."""

@@ -12,6 +12,7 @@ from bridge.sandbox.hubspot import batches
 from bridge.sandbox.hubspot.associations import Association, named_types, parse_associations
 from bridge.sandbox.hubspot.crm import Crm, CrmObject
 from bridge.sandbox.hubspot.errors import batch_error, invalid
+from bridge.sandbox.hubspot.lists_api import ListsApi
 from bridge.sandbox.hubspot.schema import ObjectType, format_timestamp
 from bridge.sandbox.hubspot.scopes import (
     LINKED_TYPES_WITH_SCOPE,
@@ -19,17 +20,17 @@ from bridge.sandbox.hubspot.scopes import (
     scope_of,
 )
 from bridge.sandbox.hubspot.search import MAX_SEARCH_LENGTH, search
-from bridge.sandbox.hubspot.settings_api import API_VERSION, SettingsApi, parse_object
+from bridge.sandbox.hubspot.settings_api import API_VERSION, parse_object
 from bridge.sandbox.provider import Handler, ProviderError, ProviderRequest, parse_whole_number
 
 _OBJECTS = f"/crm/objects/{API_VERSION}/{{type}}"
 
 
-class HubSpotApi(SettingsApi):
-    """The endpoints of records and their associations, besides those of the settings."""
+class HubSpotApi(ListsApi):
+    """The endpoints of records and their associations, besides those of lists and settings."""
 
     def routes(self) -> Iterable[tuple[str, str, Handler]]:
-        """Return the routes of objects, batches, search, associations and the account's settings."""
+        """Return the routes of objects, batches, search, associations, lists and the account's settings."""
         links = _OBJECTS + "/{id}/associations"
         many_links = f"/crm/associations/{API_VERSION}/{{type}}/{{to}}"
         return [
@@ -50,6 +51,7 @@ class HubSpotApi(SettingsApi):
             ("DELETE", links + "/{to}/{to_id}", self._unlink),
             ("POST", many_links + "/batch/associate/default", self._link_batch),
             ("POST", many_links + "/batch/read", self._links_batch),
+            *self.list_routes(),
             *self.settings_routes(),
         ]
 

@@ -12,8 +12,10 @@ from starlette.responses import Response
 
 from bridge.sandbox.hubspot.associations import ASSOCIATIONS, Association
 from bridge.sandbox.hubspot.errors import error_response, invalid, invalid_properties, not_found
+from bridge.sandbox.hubspot.lists import RecordList
 from bridge.sandbox.hubspot.owners import Owner
-from bridge.sandbox.hubspot.pipelines import Pipeline
+from bridge.sandbox.hubspot.pipelines import PROPERTIES as PIPELINE_PROPERTIES
+from bridge.sandbox.hubspot.pipelines import Pipeline, pipeline_of_stage
 from bridge.sandbox.hubspot.schema import (
     DISPOSITIONS,
     ObjectType,
@@ -23,7 +25,6 @@ from bridge.sandbox.hubspot.schema import (
 from bridge.sandbox.index import ValueIndex
 from bridge.sandbox.provider import MAX_RECORDS, ProviderError
 
-CLOSED_DEAL_STAGES = ("closedwon", "closedlost")
 _MAX_VERSIONS = 10
 _FIRST_ID = 51_001
 
@@ -52,8 +53,8 @@ class Crm:
 
     types: dict[str, ObjectType]
     portal_id: int
-    pipelines: Mapping[str, Pipeline]
-    """Ticket pipelines by ID."""
+    pipelines: Mapping[str, Mapping[str, Pipeline]]
+    """Pipelines by object type and ID."""
     owners: dict[str, Owner]
     refused_emails: set[str] = field(default_factory=set)
     """Addresses that are well-formed, but that HubSpot calls invalid."""
@@ -66,6 +67,8 @@ class Crm:
     objects: dict[str, dict[str, CrmObject]] = field(init=False)
     associations: dict[Association, None] = field(default_factory=dict)
     merged: dict[tuple[str, str], str] = field(default_factory=dict)
+    lists: dict[str, RecordList] = field(default_factory=dict)
+    """Lists by ID."""
     unsubscribed: set[str] = field(default_factory=set)
     """Email addresses that are unsubscribed from all email."""
     _links_by_object: dict[tuple[str, str], dict[Association, None]] = field(default_factory=dict)
@@ -171,11 +174,13 @@ class Crm:
             owner = self.owners.get(value)
             if owner is None or owner.archived:
                 return "INVALID_OWNER_ID", f"Owner {value} does not exist or is not active"
-        if kind.name == "tickets" and value:
-            if name == "hs_pipeline" and value not in self.pipelines:
-                return _invalid_option(value, self.pipelines)
-            if name == "hs_pipeline_stage" and self._pipeline_of(value) is None:
-                stages = (stage for pipeline in self.pipelines.values() for stage in pipeline.stages)
+        if kind.name in PIPELINE_PROPERTIES and value:
+            pipelines = self.pipelines[kind.name]
+            of_pipeline, of_stage = PIPELINE_PROPERTIES[kind.name]
+            if name == of_pipeline and value not in pipelines:
+                return _invalid_option(value, pipelines)
+            if name == of_stage and pipeline_of_stage(pipelines, value) is None:
+                stages = (stage for pipeline in pipelines.values() for stage in pipeline.stages)
                 return _invalid_option(value, (stage.id for stage in stages))
         return None
 
@@ -249,7 +254,8 @@ class Crm:
         properties[kind.created_property] = format_timestamp(item.created_at)
         properties[kind.modified_property] = format_timestamp(now)
         if kind.name == "deals":
-            properties["hs_is_closed"] = str(properties.get("dealstage") in CLOSED_DEAL_STAGES).lower()
+            stage = self.pipelines["deals"][properties["pipeline"]].stage(properties["dealstage"])
+            properties["hs_is_closed"] = str(stage is not None and stage.closed).lower()
         if kind.name == "contacts":
             if properties.get("email") in self.unsubscribed:
                 properties["hs_email_optout"] = "true"
@@ -278,34 +284,35 @@ class Crm:
         ids = self._indexes[kind.name, name].ids_for_any(value.lower() for value in values)
         return [self.objects[kind.name][object_id] for object_id in ids]
 
-    def _pipeline_of(self, stage_id: str) -> Pipeline | None:
-        return next((pipeline for pipeline in self.pipelines.values() if pipeline.stage(stage_id)), None)
-
     def _effective_values(
         self, kind: ObjectType, current: Mapping[str, str], values: Mapping[str, str], now: datetime
     ) -> dict[str, str]:
         """Return the values that HubSpot stores.
 
-        HubSpot ignores an earlier lifecycle stage, unless the stage is cleared first. A ticket's stage must belong
-        to its pipeline, and HubSpot sets the date of closing.
+        HubSpot ignores an earlier lifecycle stage, unless the stage is cleared first. The stage of a ticket or deal
+        must belong to its pipeline, and HubSpot sets the date of closing.
         """
         merged = {**current, **values}
         stages = kind.properties["lifecyclestage"].options if kind.name == "contacts" else ()
         previous, requested = current.get("lifecyclestage"), values.get("lifecyclestage")
         if previous and requested and stages.index(requested) < stages.index(previous):
             return {name: value for name, value in values.items() if name != "lifecyclestage"}
-        stage_id = merged.get("hs_pipeline_stage", "")
-        if kind.name != "tickets" or not stage_id:
+        if kind.name not in PIPELINE_PROPERTIES:
             return dict(values)
-        pipeline = self.pipelines.get(merged.get("hs_pipeline", "")) or self._pipeline_of(stage_id)
+        of_pipeline, of_stage = PIPELINE_PROPERTIES[kind.name]
+        stage_id, pipelines = merged.get(of_stage, ""), self.pipelines[kind.name]
+        if not stage_id:
+            return dict(values)
+        pipeline = pipelines.get(merged.get(of_pipeline, "")) or pipeline_of_stage(pipelines, stage_id)
         stage = pipeline.stage(stage_id) if pipeline is not None else None
         if pipeline is None or stage is None:
             allowed = [option.id for option in pipeline.stages] if pipeline is not None else []
             code, message = _invalid_option(stage_id, allowed)
-            raise invalid_properties([{"name": "hs_pipeline_stage", "error": code, "message": message}])
-        effective = {**values, "hs_pipeline": pipeline.id}
-        if stage.closed and "closed_date" not in merged:
-            effective["closed_date"] = format_timestamp(now)
+            raise invalid_properties([{"name": of_stage, "error": code, "message": message}])
+        effective = {**values, of_pipeline: pipeline.id}
+        closing_date = "closed_date" if kind.name == "tickets" else "closedate"
+        if stage.closed and closing_date not in merged:
+            effective[closing_date] = format_timestamp(now)
         return effective
 
     def archive(self, kind: ObjectType, item: CrmObject, now: datetime) -> None:

@@ -1,7 +1,8 @@
-"""Ticket pipelines: their stages, and the stages that close a ticket. The IDs differ per account."""
+"""Pipelines of tickets and deals: their stages, and the stages that close a record. The IDs differ per account."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +20,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A ticket pipeline."""
+    """A pipeline of tickets or deals."""
 
     id: str
     label: str
     stages: tuple[Stage, ...]
+    of_deals: bool = False
 
     def stage(self, stage_id: str | None) -> Stage | None:
         """Return the stage with this ID, if the pipeline has it."""
@@ -37,10 +39,12 @@ class Pipeline:
                 "id": stage.id,
                 "label": stage.label,
                 "displayOrder": number,
-                "metadata": {
-                    "ticketState": "CLOSED" if stage.closed else "OPEN",
-                    "isClosed": str(stage.closed).lower(),
-                },
+                "metadata": {"isClosed": str(stage.closed).lower()}
+                | (
+                    {"probability": "0.5"}
+                    if self.of_deals
+                    else {"ticketState": "CLOSED" if stage.closed else "OPEN"}
+                ),
                 "writePermissions": "CRM_PERMISSIONS_ENFORCEMENT",
             }
             | dates
@@ -49,8 +53,49 @@ class Pipeline:
         return {"id": self.id, "label": self.label, "displayOrder": 0, "stages": stages} | dates
 
 
-def ticket_pipelines() -> dict[str, Pipeline]:
-    """Return the account's pipelines. Neither closes tickets with stage `4`, the closed stage of a new portal."""
+PROPERTIES: Mapping[str, tuple[str, str]] = {
+    "tickets": ("hs_pipeline", "hs_pipeline_stage"),
+    "deals": ("pipeline", "dealstage"),
+}
+"""Object type -> its properties for the pipeline and the stage."""
+
+
+def default_pipelines() -> dict[str, dict[str, Pipeline]]:
+    """Return the pipelines of a new account by object type and ID."""
+    return {"tickets": _ticket_pipelines(), "deals": _deal_pipelines()}
+
+
+def pipeline_of_stage(pipelines: Mapping[str, Pipeline], stage_id: str) -> Pipeline | None:
+    """Return the pipeline that a stage belongs to."""
+    return next((pipeline for pipeline in pipelines.values() if pipeline.stage(stage_id)), None)
+
+
+def _deal_pipelines() -> dict[str, Pipeline]:
+    sales = Pipeline(
+        "default",
+        "Sales Pipeline",
+        (
+            Stage("appointmentscheduled", "Appointment scheduled"),
+            Stage("qualifiedtobuy", "Qualified to buy"),
+            Stage("presentationscheduled", "Presentation scheduled"),
+            Stage("decisionmakerboughtin", "Decision maker bought-in"),
+            Stage("contractsent", "Contract sent"),
+            Stage("closedwon", "Closed won", closed=True),
+            Stage("closedlost", "Closed lost", closed=True),
+        ),
+        of_deals=True,
+    )
+    leasing = Pipeline(
+        "88301",
+        "Leasing",
+        (Stage("88302", "Requested"), Stage("88303", "Signed", closed=True)),
+        of_deals=True,
+    )
+    return {pipeline.id: pipeline for pipeline in (sales, leasing)}
+
+
+def _ticket_pipelines() -> dict[str, Pipeline]:
+    """Return the pipelines of tickets. Neither closes tickets with stage `4`, the closed stage of a new portal."""
     support = Pipeline(
         "0",
         "Support Pipeline",

@@ -33,6 +33,7 @@ _CALL_STATUS = (
     "RINGING",
 )
 _CALL_TYPES = ("Sales call", "Support call")
+_MEETING_TYPES = ("Test ride", "Workshop visit")
 """Call and meeting types, which each account has its own of."""
 _LIFECYCLE_STAGES = (
     "subscriber",
@@ -247,11 +248,15 @@ def default_object_types() -> dict[str, ObjectType]:
             "0-3",
             "deal",
             "dealinformation",
-            "dealname pipeline dealstage description",
+            "dealname pipeline dealstage description deal_currency_code",
             PropertyDefinition("amount", "number"),
             PropertyDefinition("closedate", "datetime"),
+            PropertyDefinition(
+                "dealtype", "enumeration", ("newbusiness", "existingbusiness"), field_type="select"
+            ),
             PropertyDefinition("hs_is_closed", "bool", read_only=True),
             owner,
+            required="dealname dealstage",
             default_properties="amount closedate dealname dealstage pipeline",
             searchable="dealname",
             created_property="createdate",
@@ -334,6 +339,29 @@ def default_object_types() -> dict[str, ObjectType]:
             attachments,
             required="hs_timestamp",
             searchable="hs_task_subject hs_task_body",
+        ),
+        _type(
+            "meetings",
+            "0-47",
+            "meeting",
+            "meeting",
+            "hs_meeting_title hs_meeting_location hs_meeting_external_url",
+            PropertyDefinition("hs_meeting_body", field_type="textarea"),
+            PropertyDefinition("hs_internal_meeting_notes", field_type="textarea"),
+            PropertyDefinition("hs_meeting_start_time", "datetime"),
+            PropertyDefinition("hs_meeting_end_time", "datetime"),
+            PropertyDefinition("hs_activity_type", "enumeration", _MEETING_TYPES, field_type="select"),
+            PropertyDefinition(
+                "hs_meeting_outcome",
+                "enumeration",
+                ("SCHEDULED", "COMPLETED", "RESCHEDULED", "NO_SHOW", "CANCELED"),
+                field_type="select",
+            ),
+            timestamp,
+            owner,
+            attachments,
+            required="hs_timestamp",
+            searchable="hs_meeting_title hs_meeting_body",
         ),
         _type(
             "communications",

@@ -19,7 +19,13 @@ ALL_SCOPES = (
     "crm.objects.deals.write",
     "crm.schemas.contacts.read",
     "crm.schemas.contacts.write",
+    "crm.schemas.companies.read",
+    "crm.schemas.companies.write",
+    "crm.schemas.deals.read",
+    "crm.schemas.deals.write",
     "crm.objects.owners.read",
+    "crm.lists.read",
+    "crm.lists.write",
     "tickets",
     "sales-email-read",
     "subscriptions-status-read",
@@ -38,6 +44,9 @@ def required_scopes(request: ProviderRequest, crm: Crm) -> tuple[str, ...]:
     """
     if request.path.startswith("/crm/owners/"):
         return ("crm.objects.owners.read",)
+    if request.path.startswith("/crm/lists/"):
+        is_search = request.path.endswith("/search")
+        return (f"crm.lists.{'read' if request.method == 'GET' or is_search else 'write'}",)
     if request.path.startswith("/communication-preferences/"):
         return (f"subscriptions-status-{'read' if request.method == 'GET' else 'write'}",)
     if "type" not in request.path_params:
@@ -46,7 +55,8 @@ def required_scopes(request: ProviderRequest, crm: Crm) -> tuple[str, ...]:
     access = "read" if is_read else "write"
     types = [crm.type(request.path_params[end]).name for end in ("type", "to") if end in request.path_params]
     if request.path.startswith("/crm/properties/"):
-        return ("tickets",) if types == ["tickets"] else (f"crm.schemas.contacts.{access}",)
+        schema = types[0] if types[0] in ("companies", "deals") else "contacts"
+        return ("tickets",) if types == ["tickets"] else (f"crm.schemas.{schema}.{access}",)
     emails = ("sales-email-read",) if is_read and "emails" in types else ()
     return (*dict.fromkeys(scope_of(name, access) for name in types), *emails)
 

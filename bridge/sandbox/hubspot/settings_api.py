@@ -88,8 +88,8 @@ class SettingsApi(MockProvider):
         )
 
     def _pipelines(self, request: ProviderRequest) -> Response:
-        pipelines = self.crm.pipelines.values() if self._type(request).name == "tickets" else ()
-        return JSONResponse({"results": [pipeline.as_json() for pipeline in pipelines]})
+        pipelines = self.crm.pipelines.get(self._type(request).name, {})
+        return JSONResponse({"results": [pipeline.as_json() for pipeline in pipelines.values()]})
 
     def _pipeline(self, request: ProviderRequest) -> Response:
         return JSONResponse(self._require_pipeline(request).as_json())
@@ -98,11 +98,8 @@ class SettingsApi(MockProvider):
         return JSONResponse({"results": self._require_pipeline(request).as_json()["stages"]})
 
     def _require_pipeline(self, request: ProviderRequest) -> Pipeline:
-        pipeline = (
-            self.crm.pipelines.get(request.path_params["pipeline"])
-            if self._type(request).name == "tickets"
-            else None
-        )
+        pipelines = self.crm.pipelines.get(self._type(request).name, {})
+        pipeline = pipelines.get(request.path_params["pipeline"])
         if pipeline is None:
             raise not_found(request.path_params["pipeline"])
         return pipeline

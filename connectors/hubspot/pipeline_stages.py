@@ -1,23 +1,23 @@
-"""The ticket pipelines of an account and their stages, which each account configures."""
+"""The pipelines of an account for tickets or deals, and their stages, which each account configures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 from bridge.connector import did_you_mean
 from bridge.errors import AccountError
 
 _TTL_SECONDS = 600.0
-_DEFAULT_PIPELINE = "0"
-"""ID of the pipeline that every account begins with."""
+_DEFAULT_PIPELINES = {"tickets": "0", "deals": "default"}
+"""Object type -> ID of the pipeline that every account begins with."""
 
 
 @dataclass(frozen=True)
 class StageLookup:
-    """The stage of a new ticket, and what had to be replaced."""
+    """The stage of a new record, and what had to be replaced."""
 
     pipeline: str
     stage: str
@@ -25,16 +25,18 @@ class StageLookup:
     """Why it is not the stage that the rule names, and a hint after `; `. Empty: it is."""
 
 
-class TicketStages:
-    """The ticket pipelines of one account, read once in ten minutes."""
+class PipelineStages:
+    """The pipelines of one object type, read once in ten minutes."""
 
-    def __init__(self, api: Any) -> None:
+    def __init__(self, api: Any, kind: Literal["tickets", "deals"]) -> None:
         self._api = api
+        self._kind = kind
+        self._singular = kind.removesuffix("s")
         self._pipelines: Sequence[Any] = ()
         self._until = 0.0
 
     def closed(self) -> Mapping[str, str]:
-        """Return the closed stages of all ticket pipelines, in their order: stage -> pipeline."""
+        """Return the closed stages of all pipelines, in their order: stage -> pipeline."""
         return {
             stage.id: pipeline.id
             for pipeline in self._read()
@@ -43,7 +45,7 @@ class TicketStages:
         }
 
     def resolve(self, pipeline: str | None, stage: str | None) -> StageLookup:
-        """Return the stage for a new ticket, by the IDs or labels that a rule gives.
+        """Return the stage for a new record, by the IDs or labels that a rule gives.
 
         Without a stage, it is the first open stage of the pipeline; without a pipeline, that of the account's default
         pipeline. A name that the account does not have is replaced in the same way. Raise AccountError if the account
@@ -58,27 +60,30 @@ class TicketStages:
             if found is not None:
                 return StageLookup(found[0].id, found[1].id)
             labels = [item.label for candidate in candidates for item in _stages(candidate)]
-            problem = _unknown("ticket stage", stage, list(dict.fromkeys(labels)))
+            problem = _unknown(f"{self._singular} stage", stage, list(dict.fromkeys(labels)))
         for candidate in preferred:
             first_open = next((item for item in _stages(candidate) if _is_open(item)), None)
             if first_open is not None:
                 return StageLookup(candidate.id, first_open.id, problem)
-        raise AccountError("HubSpot has no ticket pipeline with an open stage", fix="add one in HubSpot")
+        raise AccountError(
+            f"HubSpot has no {self._singular} pipeline with an open stage", fix="add one in HubSpot"
+        )
 
     def _pipeline(self, pipelines: Sequence[Any], name: str | None) -> tuple[Any, str]:
         """Return the pipeline with an ID or label, or the default one with the reason."""
         default = next(
-            (item for item in pipelines if item.id == _DEFAULT_PIPELINE), next(iter(pipelines), None)
+            (item for item in pipelines if item.id == _DEFAULT_PIPELINES[self._kind]),
+            next(iter(pipelines), None),
         )
         if name is None:
             return default, ""
         found = next((item for item in pipelines if _is_named(item, name)), None)
-        problem = _unknown("ticket pipeline", name, [item.label for item in pipelines])
+        problem = _unknown(f"{self._singular} pipeline", name, [item.label for item in pipelines])
         return (found, "") if found else (default, problem)
 
     def _read(self) -> Sequence[Any]:
         if self._until <= monotonic():
-            results = self._api.get_all("tickets").results
+            results = self._api.get_all(self._kind).results
             self._pipelines = sorted(results, key=lambda item: item.display_order)
             self._until = monotonic() + _TTL_SECONDS
         return self._pipelines
@@ -89,7 +94,8 @@ def _stages(pipeline: Any) -> list[Any]:
 
 
 def _is_open(stage: Any) -> bool:
-    return (stage.metadata or {}).get("ticketState") != "CLOSED"
+    metadata = stage.metadata or {}
+    return metadata.get("ticketState") != "CLOSED" and str(metadata.get("isClosed")).lower() != "true"
 
 
 def _is_named(item: Any, name: str) -> bool:
