@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, get_origin
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -63,6 +63,7 @@ class EnvironmentModel(BaseModel):
     """A pydantic model whose fields are environment variables: PREFIX + name (or alias) of the field in capitals.
 
     An empty variable counts as unset. A secret can be in a file, whose path is in the variable with `_FILE` at its end.
+    A field that is a dictionary has one variable per key: `HTTP_TARGETS_ZAPIER` is the value of `zapier` in `targets`.
     Errors contain the name of the variable and the reason, never its value.
     """
 
@@ -72,8 +73,27 @@ class EnvironmentModel(BaseModel):
 
     @classmethod
     def variable(cls, prefix: str, field: str) -> str:
-        """Return the name of the variable for `field`."""
-        return prefix + (cls.model_fields[field].alias or field).upper()
+        """Return the name of the variable for `field`, with `_<NAME>` at its end if it has one per key."""
+        name = prefix + (cls.model_fields[field].alias or field).upper()
+        return f"{name}_<NAME>" if cls._is_dictionary(field) else name
+
+    @classmethod
+    def _is_dictionary(cls, field: str) -> bool:
+        return get_origin(cls.model_fields[field].annotation) is dict
+
+    @classmethod
+    def _keyed_variables(cls, environ: Mapping[str, str], prefix: str) -> dict[str, dict[str, str]]:
+        """Return the variables of dictionaries that are set, without `_FILE`: field -> key -> variable."""
+        found: dict[str, dict[str, str]] = {}
+        for field in filter(cls._is_dictionary, cls.model_fields):
+            start = cls.variable(prefix, field).removesuffix("<NAME>")
+            names = sorted({name.removesuffix(FILE_SUFFIX) for name in environ if environ[name]})
+            found[field] = {
+                name.removeprefix(start).lower(): name
+                for name in names
+                if name.startswith(start) and name != start
+            }
+        return found
 
     @classmethod
     def secret_variables(cls, prefix: str) -> dict[str, str]:
@@ -81,14 +101,18 @@ class EnvironmentModel(BaseModel):
         return {
             field: cls.variable(prefix, field)
             for field, info in cls.model_fields.items()
-            if is_secret(info) and f"{field}_file" not in cls.model_fields
+            if is_secret(info) and f"{field}_file" not in cls.model_fields and not cls._is_dictionary(field)
         }
 
     @classmethod
-    def variables(cls, prefix: str) -> list[str]:
-        """Return every variable that is read, also those with the path of a file."""
-        names = [cls.variable(prefix, field) for field in cls.model_fields]
-        return names + [name + FILE_SUFFIX for name in cls.secret_variables(prefix).values()]
+    def variables(cls, prefix: str, environ: Mapping[str, str] | None = None) -> list[str]:
+        """Return every variable that is read, also those with the path of a file, and those of keys in `environ`."""
+        names = [cls.variable(prefix, field) for field in cls.model_fields if not cls._is_dictionary(field)]
+        secrets = list(cls.secret_variables(prefix).values())
+        for keyed in cls._keyed_variables(environ or {}, prefix).values():
+            names += keyed.values()
+            secrets += keyed.values()
+        return names + [name + FILE_SUFFIX for name in secrets]
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], prefix: str) -> Self:
@@ -97,6 +121,11 @@ class EnvironmentModel(BaseModel):
         values: dict[str, Any] = {field: environ[name] for field, name in names.items() if environ.get(name)}
         from_files, file_errors = read_secret_files(cls.secret_variables(prefix), environ)
         messages = [*cls.retired_variables(environ, prefix), *file_errors.values()]
+        for field, keyed in cls._keyed_variables(environ, prefix).items():
+            names |= {f"{field}.{key}": name for key, name in keyed.items()}
+            of_keys, errors = read_secret_files(keyed, environ)
+            messages += errors.values()
+            values[field] = {key: environ[name] for key, name in keyed.items() if environ.get(name)} | of_keys
         try:
             model = cls.model_validate(values | from_files)
         except ValidationError as error:
@@ -123,7 +152,8 @@ class EnvironmentModel(BaseModel):
         missing, messages = [], []
         for item in error.errors(include_input=False, include_url=False):
             field = str(item["loc"][0]) if item["loc"] else ""
-            name = names.get(field, "")
+            key = ".".join(map(str, item["loc"][:2]))
+            name = names.get(key) or names.get(field, "")
             if item["type"] == "missing":
                 if field not in unreadable:
                     missing.append(name)

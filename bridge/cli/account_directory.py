@@ -30,9 +30,8 @@ class ServerAccounts:
         if account is None:
             return None
         given = {variable.removesuffix("_FILE") for variable in self._environ}
-        settings = [
-            Setting(variable, variable in given) for variable in variable_names(account.connector, name)
-        ]
+        variables = variable_names(account.connector, name, self._environ)
+        settings = [Setting(variable, variable in given) for variable in variables]
         limits = account.limits
         return AccountInfo(
             account.connector.name, settings, limits.per_second, limits.concurrency, limits.timeout

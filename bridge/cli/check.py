@@ -158,7 +158,7 @@ def check(file: Path | None, *, online: bool, deployed: bool) -> CheckReport:
     path = rules_path(file, settings.bridge_rules_file)
     registry = registry_for(path, settings)
     loaded = load(read_rules_files(path), path=str(path), registry=registry, environ=environ)
-    variables = _variables(loaded.connections, registry)
+    variables = _variables(loaded.connections, registry, environ)
     used = connections_used_by(loaded.rules, registry) if loaded.rules is not None else {}
     accounts: Sequence[AccountResult] = ()
     if online and used and loaded.rules is not None:
@@ -185,12 +185,12 @@ def check(file: Path | None, *, online: bool, deployed: bool) -> CheckReport:
     )  # fmt: skip
 
 
-def _variables(connections: Mapping[str, str], registry: Registry) -> set[str]:
+def _variables(connections: Mapping[str, str], registry: Registry, environ: Mapping[str, str]) -> set[str]:
     """Return the names of the variables that configure these connections."""
     names: set[str] = set()
     for connection, connector in connections.items():
         with suppress(ConfigError):  # a broken connector is already reported as a diagnostic of the file
-            names.update(variable_names(registry.connector(connector), connection))
+            names.update(variable_names(registry.connector(connector), connection, environ))
     return names
 
 

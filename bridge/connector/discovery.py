@@ -162,9 +162,11 @@ def _unload(qualified: str) -> None:
         del sys.modules[name]
 
 
-def variable_names(connector: Connector, connection: str) -> list[str]:
+def variable_names(
+    connector: Connector, connection: str, environ: Mapping[str, str] | None = None
+) -> list[str]:
     """Return the names of the environment variables of the connection's settings."""
-    return connector.settings.variables(connector.settings.prefix(connection))
+    return connector.settings.variables(connector.settings.prefix(connection), environ)
 
 
 def name_variables(text: str, connector: Connector, connection: str) -> str:

@@ -125,9 +125,10 @@ def _secrets(connected: Connected) -> Iterator[str]:
     """Yield the secrets in the settings, also as they are encoded in a URL or a header."""
     for name in type(connected.settings).model_fields:
         value = getattr(connected.settings, name)
-        if isinstance(value, SecretStr) and len(secret := value.get_secret_value()) >= 6:
-            yield from {secret, quote(secret), quote(secret, safe="")}
-            yield base64.b64encode(secret.encode()).decode()
+        for part in value.values() if isinstance(value, dict) else (value,):
+            if isinstance(part, SecretStr) and len(secret := part.get_secret_value()) >= 6:
+                yield from {secret, quote(secret), quote(secret, safe="")}
+                yield base64.b64encode(secret.encode()).decode()
 
 
 def _credentials(requests: list[Received]) -> Iterator[str]:

@@ -239,7 +239,7 @@ def sender() -> Iterator[http_connector.Sender]:
 
 
 def post(sender: http_connector.Sender, url: str) -> int:
-    with sender.post(url, b"{}", {}) as response:
+    with sender.send("POST", url, b"{}", {}) as response:
         return response.status_code
 
 

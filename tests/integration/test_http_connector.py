@@ -1,4 +1,4 @@
-"""The HTTP connector: signed posts to allowed hosts only."""
+"""The HTTP connector: requests to allowed hosts and secret targets only, signed if there is a secret."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def environ(hosts: str, **more: str) -> dict[str, str]:
     return {"HTTP_ALLOWED_HOSTS": hosts, "HTTP_SECRET": SECRET} | more
 
 
-def test_post_sends_whole_event_as_json(sender: Connected, service: StubServer) -> None:
+def test_request_sends_whole_event_as_json(sender: Connected, service: StubServer) -> None:
     completed_call = event("call.completed", {"summary": "Grüße 👋"})
-    result = sender.run("post", {"url": f"{service.url}/heppu"}, event=completed_call)
+    result = sender.run("request", {"url": f"{service.url}/heppu"}, event=completed_call)
     [request] = service.requests
     assert request.json == completed_call.body
     assert request.headers["content-type"] == "application/json"
     assert result.detail == "service answered 204"
 
 
-def test_post_signs_request_according_to_standard_webhooks(sender: Connected, service: StubServer) -> None:
-    sender.run("post", {"url": f"{service.url}/heppu", "body": {"a": [1, None, "ü"]}})
+def test_request_signs_request_according_to_standard_webhooks(sender: Connected, service: StubServer) -> None:
+    sender.run("request", {"url": f"{service.url}/heppu", "body": {"a": [1, None, "ü"]}})
     [request] = service.requests
     assert request.body == '{"a":[1,null,"ü"]}'.encode()
     message_id, timestamp = request.headers["webhook-id"], request.headers["webhook-timestamp"]
@@ -66,8 +66,8 @@ def test_signature_is_accepted_by_the_verifier_of_the_library(
     sender: Connected, service: StubServer, offset: int
 ) -> None:
     now = datetime.now(timezone(timedelta(hours=offset)))
-    context = replace(build_context(event(), http.actions["post"]), now=now)
-    sender.run("post", {"url": f"{service.url}/heppu", "body": {"a": "ü"}}, context=context)
+    context = replace(build_context(event(), http.actions["request"]), now=now)
+    sender.run("request", {"url": f"{service.url}/heppu", "body": {"a": "ü"}}, context=context)
     [request] = service.requests
     assert Webhook(SECRET).verify(request.body, request.headers) == {"a": "ü"}
     with pytest.raises(WebhookVerificationError):
@@ -77,17 +77,17 @@ def test_signature_is_accepted_by_the_verifier_of_the_library(
 def test_during_a_rotation_requests_have_both_signatures(service: StubServer) -> None:
     new = "whsec_" + base64.b64encode(b"another secret key of 32 bytes..").decode()
     with connect(http, {"HTTP_URL": f"{service.url}/heppu", "HTTP_SECRET": f"{new}, {SECRET}"}) as sender:
-        sender.run("post", {"body": {"a": 1}})
+        sender.run("request", {"body": {"a": 1}})
     [request] = service.requests
     for secret in (new, SECRET):
         assert Webhook(secret).verify(request.body, request.headers) == {"a": 1}
 
 
 def test_retry_carries_same_webhook_id(sender: Connected, service: StubServer) -> None:
-    context = build_context(event(), http.actions["post"])
+    context = build_context(event(), http.actions["request"])
     for _ in range(2):
-        sender.run("post", {"url": f"{service.url}/heppu"}, context=context)
-    sender.run("post", {"url": f"{service.url}/heppu"})
+        sender.run("request", {"url": f"{service.url}/heppu"}, context=context)
+    sender.run("request", {"url": f"{service.url}/heppu"})
     first, second, other = (request.headers["webhook-id"] for request in service.requests)
     assert first == second != other
 
@@ -111,12 +111,12 @@ def test_retry_carries_same_webhook_id(sender: Connected, service: StubServer) -
         "",
     ],
 )
-def test_post_to_host_outside_allowlist_sends_nothing(
+def test_request_to_host_outside_allowlist_sends_nothing(
     sender: Connected, service: StubServer, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", _no_dns)
     with pytest.raises(PermanentError):
-        sender.run("post", {"url": url.format(port=urlsplit(service.url).port)})
+        sender.run("request", {"url": url.format(port=urlsplit(service.url).port)})
     assert service.requests == []
 
 
@@ -124,9 +124,9 @@ def _no_dns(*_: Any, **__: Any) -> Any:
     raise AssertionError("a host outside the allowlist was resolved")
 
 
-def test_post_over_plain_http_is_rejected_except_for_loopback() -> None:
+def test_request_over_plain_http_is_rejected_except_for_loopback() -> None:
     with connect(http, environ("erp.example.com")) as sender, pytest.raises(PermanentError, match="https://"):
-        sender.run("post", {"url": "http://erp.example.com/heppu"})
+        sender.run("request", {"url": "http://erp.example.com/heppu"})
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_host_name_resolving_to_private_address_is_rejected(
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [_addrinfo(address)])
     with connect(http, environ("erp.example.com")) as sender:
         with pytest.raises(PermanentError, match="HTTP_ALLOW_PRIVATE"):
-            sender.run("post", {"url": "https://erp.example.com/heppu"})
+            sender.run("request", {"url": "https://erp.example.com/heppu"})
         with pytest.raises(PermanentError, match="HTTP_ALLOW_PRIVATE"):
             sender.check()
 
@@ -149,7 +149,7 @@ def _addrinfo(address: str) -> tuple[Any, ...]:
     return (family, socket.SOCK_STREAM, 6, "", (address, 0))
 
 
-def test_post_connects_to_verified_address(service: StubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_request_connects_to_verified_address(service: StubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The name is resolved once, so a second resolution cannot return another address."""
     port = urlsplit(service.url).port
     resolved = []
@@ -161,12 +161,12 @@ def test_post_connects_to_verified_address(service: StubServer, monkeypatch: pyt
 
     monkeypatch.setattr(socket, "getaddrinfo", fake_getaddrinfo)
     with connect(http, environ(f"localhost:{port}")) as sender:
-        sender.run("post", {"url": f"http://localhost:{port}/heppu"})
+        sender.run("request", {"url": f"http://localhost:{port}/heppu"})
     assert resolved == ["localhost", "127.0.0.1"]
     assert service.requests[0].headers["host"] == f"localhost:{port}"
 
 
-def test_post_tries_next_address_when_connection_is_refused(
+def test_request_tries_next_address_when_connection_is_refused(
     service: StubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = urlsplit(service.url).port
@@ -179,26 +179,26 @@ def test_post_tries_next_address_when_connection_is_refused(
 
     monkeypatch.setattr(socket, "getaddrinfo", fake_getaddrinfo)
     with connect(http, environ(f"localhost:{port}")) as sender:
-        sender.run("post", {"url": f"http://localhost:{port}/heppu"})
+        sender.run("request", {"url": f"http://localhost:{port}/heppu"})
     assert len(service.requests) == 1
 
 
-def test_post_does_not_follow_redirects(sender: Connected, service: StubServer) -> None:
+def test_request_does_not_follow_redirects(sender: Connected, service: StubServer) -> None:
     for status in (301, 302, 303, 307, 308):
         service.answer("POST", "/heppu", Reply(status, headers={"Location": f"{service.url}/other"}))
         with pytest.raises(PermanentError, match="redirects are not followed"):
-            sender.run("post", {"url": f"{service.url}/heppu"})
+            sender.run("request", {"url": f"{service.url}/heppu"})
     assert {request.path for request in service.requests} == {"/heppu"}
 
 
-def test_post_does_not_read_response_body(sender: Connected, service: StubServer) -> None:
+def test_request_does_not_read_response_body(sender: Connected, service: StubServer) -> None:
     service.answer("POST", "/heppu", Reply(200, "x" * 20_000_000))
-    assert sender.run("post", {"url": f"{service.url}/heppu"}).detail == "service answered 200"
+    assert sender.run("request", {"url": f"{service.url}/heppu"}).detail == "service answered 200"
 
 
-def test_post_rejects_too_large_body_without_sending(sender: Connected, service: StubServer) -> None:
+def test_request_rejects_too_large_body_without_sending(sender: Connected, service: StubServer) -> None:
     with pytest.raises(PermanentError, match="262144 bytes"):
-        sender.run("post", {"url": f"{service.url}/heppu", "body": {"text": "x" * 300_000}})
+        sender.run("request", {"url": f"{service.url}/heppu", "body": {"text": "x" * 300_000}})
     assert service.requests == []
 
 
@@ -211,7 +211,7 @@ def test_error_response_does_not_pause_connection(
 ) -> None:
     service.answer("POST", "/heppu", Reply(status))
     with pytest.raises(error_type) as caught:
-        sender.run("post", {"url": f"{service.url}/heppu"})
+        sender.run("request", {"url": f"{service.url}/heppu"})
     assert type(caught.value) is error_type
 
 
@@ -230,10 +230,10 @@ def test_check_resolves_every_host(monkeypatch: pytest.MonkeyPatch) -> None:
         assert sender.check() == "2 allowed hosts resolved"
 
 
-def test_post_without_url_goes_to_the_url_of_the_connection(service: StubServer) -> None:
+def test_request_without_url_goes_to_the_url_of_the_connection(service: StubServer) -> None:
     settings = {"HTTP_SECRET": SECRET, "HTTP_URL": f"{service.url}/heppu"}
     with connect(http, settings) as connected:
-        assert connected.run("post", {}).detail == "service answered 204"
+        assert connected.run("request", {}).detail == "service answered 204"
     assert service.requests[0].path == "/heppu"
 
 
@@ -241,7 +241,7 @@ def test_url_of_a_step_without_one_is_checked_when_the_file_is_loaded() -> None:
     text = """
 version: 1
 rules:
-  - {name: a, when: call.busy, do: [{use: http.post%s}]}
+  - {name: a, when: call.busy, do: [{use: http.request%s}]}
 """
 
     def problems(params: str, settings: dict[str, str]) -> list[str]:
@@ -250,11 +250,11 @@ rules:
 
     templated = ', with: {url: "https://erp.example.com/{{ event.event }}"}'
     assert problems("", environ("erp.example.com")) == [
-        "`http.post` needs `url`, or the setting HTTP_URL of its connection"
+        "the step needs `target` (a secret URL in HTTP_TARGETS_<NAME>), `url`, or the setting HTTP_URL"
     ]
     assert problems(templated, environ("erp.example.com")) == []
     assert problems("", {"HTTP_SECRET": SECRET, "HTTP_URL": "https://hooks.example.com/abc"}) == []
-    assert "set HTTP_ALLOWED_HOSTS or HTTP_URL" in problems("", {"HTTP_SECRET": SECRET})[0]
+    assert "set HTTP_TARGETS_<NAME> to a secret URL" in problems("", {"HTTP_SECRET": SECRET})[0]
     [invalid] = problems("", {"HTTP_SECRET": SECRET, "HTTP_URL": "s3cret-hook"})
     assert "must be a whole URL" in invalid
     assert "s3cret-hook" not in invalid
