@@ -22,7 +22,6 @@ RATE_LIMIT_CODE = 20429
 DAILY_LIMIT_CODE = 63038
 
 _INVALID_NUMBER = "the number cannot receive text messages"
-_NO_WHATSAPP = "the number cannot receive WhatsApp messages"
 _SET_SENDER = (
     "set TWILIO_FROM, or `sender` in the rule, to a number of this account that can send texts, or set "
     "TWILIO_MESSAGING_SERVICE_SID"
@@ -131,7 +130,7 @@ ERRORS: Mapping[int, Meaning] = {
     63001: _account(
         "the channel does not accept Twilio's login", "connect the sender again in Twilio's console"
     ),
-    63003: Meaning("undeliverable", _NO_WHATSAPP),
+    63003: Meaning("undeliverable", "the number cannot receive WhatsApp messages"),
     63007: _account("the account has no such WhatsApp sender", _WHATSAPP_SENDER),
     63013: _recipient("the message violates a policy of WhatsApp"),
     63014: _recipient("the person has blocked the sender on WhatsApp"),
@@ -146,7 +145,9 @@ ERRORS: Mapping[int, Meaning] = {
     63021: _recipient(
         "WhatsApp refuses the content: a template with its variables has up to 1024 characters"
     ),
-    63024: Meaning("undeliverable", _NO_WHATSAPP),
+    63024: _recipient(
+        "WhatsApp cannot deliver to the person, for example because of an old version of the app"
+    ),
     63027: _recipient("WhatsApp has no such template in this language for the sender"),
     63028: _recipient("the number of variables is not that of the template"),
     63032: _recipient("WhatsApp does not deliver marketing to this person at present"),

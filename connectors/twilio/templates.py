@@ -27,6 +27,8 @@ MAX_LENGTH = 1024
 """Characters of a template with its variables, by WhatsApp's limit."""
 MAX_SAME_NAME = 100
 """Templates of one name that are read. Each language is a template of its own."""
+CACHE_SIZE = 200
+"""Approved templates that are kept."""
 CACHE_SECONDS = 600.0
 """How long an approved template is used without reading it again."""
 
@@ -95,7 +97,7 @@ class TemplateReader:
         template = self._by_sid(name) if SID.fullmatch(name) else self._by_name(name, language)
         if template.approved:
             with self._lock:
-                if len(self._cache) >= MAX_SAME_NAME:
+                if len(self._cache) >= CACHE_SIZE:
                     self._cache.clear()
                 self._cache[key] = (time.monotonic(), template)
         return template

@@ -50,7 +50,7 @@ def _one_line(value: object) -> object:
     text = re.sub(r"\s+", " ", value).strip() if isinstance(value, str) else value
     if text in (None, ""):
         raise ValueError(
-            "must not be empty, because Twilio refuses it: add `| default('...')` to the template"
+            "must not be empty, because Twilio refuses it: write `| default('...')` after the value"
         )
     return text
 

@@ -37,6 +37,9 @@ rules:
     do:
       - use: twilio.send_whatsapp
         with: {template: missed_call, variables: {1: "{{ contact.first_name | default('there') }}"}}
+    on_failure:
+      - use: twilio.send_sms
+        with: {body: "Hi, we tried to call you."}
   - name: whatsapp-answer
     when: sms.received
     where: {event.channel: whatsapp, event.optOut: false}
@@ -262,9 +265,9 @@ def whatsapp_deliveries(service: ServiceProcess) -> list[dict[str, Any]]:
     ]
 
 
-def post_call(service: ServiceProcess, name: str) -> None:
+def post_call(service: ServiceProcess, name: str, phone: str = RECIPIENT) -> None:
     body = refresh_sample(sample(name), datetime.now(UTC))
-    body["metadata"] |= {"contactPhone": RECIPIENT, "contactName": "Ines Okafor"}
+    body["metadata"] |= {"contactPhone": phone, "contactName": "Ines Okafor"}
     assert service.post(body).json() == {"received": True}
 
 
@@ -297,11 +300,23 @@ def test_conversation_by_whatsapp_from_template_to_opt_out(
 def test_free_text_outside_the_window_becomes_a_text(
     service: ServiceProcess, sandbox: RunningSandbox
 ) -> None:
-    body = refresh_sample(sample("call.failed"), datetime.now(UTC))
-    body["metadata"]["contactPhone"] = OTHER_RECIPIENT
-    assert service.post(body).json() == {"received": True}
+    post_call(service, "call.failed", OTHER_RECIPIENT)
     assert eventually(lambda: len(sandbox.twilio.messages) == 1), service.log.read_text()[-2000:]
     assert (sandbox.twilio.messages[0].to, whatsapp_deliveries(service)[0]["state"]) == (
         OTHER_RECIPIENT,
         "failed",
     )
+
+
+def test_person_without_whatsapp_gets_a_text_and_no_further_template(
+    service: ServiceProcess, sandbox: RunningSandbox
+) -> None:
+    stranger = "+12125550171"
+    sandbox.twilio.configure(no_whatsapp=[stranger])
+    post_call(service, "call.no-answer", stranger)
+    assert eventually(lambda: len(sandbox.twilio.messages) == 1), service.log.read_text()[-2000:]
+    sandbox.twilio.send_status_callbacks()
+    assert eventually(lambda: [message.to for message in sandbox.twilio.messages][1:] == [stranger])
+    post_call(service, "call.no-answer", stranger)
+    assert eventually(lambda: whatsapp_deliveries(service)[0]["state"] == "suppressed")
+    assert whatsapp_deliveries(service)[0]["reason"] == "undeliverable"

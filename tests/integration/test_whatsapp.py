@@ -383,7 +383,7 @@ def test_sandbox_accepts_what_whatsapp_refuses_and_reports_it_later(
     ("code", "words", "undeliverable"),
     [
         (63003, "the number cannot receive WhatsApp messages", True),
-        (63024, "the number cannot receive WhatsApp messages", True),
+        (63024, "because of an old version of the app", False),
         (63014, "blocked the sender", False),
         (63016, "has not written in the last 24 hours", False),
         (63018, "the limit of new conversations", False),
