@@ -18,7 +18,7 @@ _NAMED = {"group": "groups", "brand": "brands", "form": "ticket_forms", "status"
 
 @connector.check
 def check(account: Account) -> str:
-    """Log in, and read a user and tickets. Writes nothing."""
+    """Log in, and read what the actions and their lookups read. Writes nothing."""
     user = account.api.read("/api/v2/users/me", holds="user", kind=dict)
     if user.get("id") is None:
         raise AccountError(
@@ -29,7 +29,12 @@ def check(account: Account) -> str:
             "the user of the connection is not an agent",
             fix="give the user the role of an agent or administrator",
         )
-    account.api.read("/api/v2/tickets", query={"per_page": 1}, holds="tickets", kind=list)
+    tickets = account.api.read("/api/v2/tickets", query={"per_page": 1}, holds="tickets", kind=list)
+    if tickets:  # audits take the whole scope `read`
+        ticket_id = tickets[0].get("id")
+        account.api.read(
+            "/api/v2/tickets/{}/audits", ticket_id, query={"page[size]": 1}, holds="audits", kind=list
+        )
     return f"authenticated at {account.host} as an {user['role']}"
 
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
 
-from bridge.connector import Context, PhoneCallParams, param, shorten, text_with_details
+from bridge.connector import Context, PhoneCallParams, param, text_with_details
 
-MAX_COMMENT_LENGTH = 60_000
-"""Zendesk accepts 65,535 characters, and may count bytes of some."""
+MAX_COMMENT_BYTES = 64_000
+"""Zendesk stores a comment in 64 KB."""
+_MAX_DETAILS_LENGTH = 4_000
+ELLIPSIS = "…"
 _PLAYABLE = re.compile(r"https?://\S+")
 _TRANSCRIPT_HEADING = "Transcript:"
 
@@ -48,20 +50,32 @@ def build_comment(
 
     A voice comment needs a recording and both numbers: without a recording, Zendesk shows an empty player.
     """
+    transcript = (params.transcript or "").strip()
     voice = _voice_comment(params, context)
-    recording = params.recording_url if voice is None else None
-    body = text_with_details(text, {**details, "Recording": recording}, MAX_COMMENT_LENGTH, separator="\n\n")
-    notes = []
-    if (text or "").strip() not in body:
-        notes.append("the text was shortened")
-    if params.transcript and voice is None:
-        whole = f"{body}\n\n{_TRANSCRIPT_HEADING}\n{params.transcript.strip()}".strip()
-        body = shorten(whole, MAX_COMMENT_LENGTH)
-        if len(whole) > MAX_COMMENT_LENGTH:
-            notes.append("the transcript was shortened")
-    if voice is not None and len(params.transcript or "") > MAX_COMMENT_LENGTH:
-        notes.append("the transcript was shortened")
-    return Comment(body, voice, tuple(notes))
+    labeled = text_with_details(
+        "", {**details, "Recording": None if voice else params.recording_url}, _MAX_DETAILS_LENGTH
+    )
+    stripped = (text or "").strip()
+    shown = fit(stripped, MAX_COMMENT_BYTES - len(labeled.encode()))
+    body = "\n\n".join(part for part in (shown, labeled) if part)
+    if voice is not None:
+        spoken = fit(transcript, MAX_COMMENT_BYTES)
+        voice |= {"transcription_text": spoken} if spoken else {}
+    else:
+        heading = f"{body}\n\n{_TRANSCRIPT_HEADING}\n".lstrip()
+        spoken = fit(transcript, MAX_COMMENT_BYTES - len(heading.encode()))
+        body = f"{heading}{spoken}" if spoken else body
+    cut = {"text": shown != stripped, "transcript": spoken != transcript}
+    return Comment(body, voice, tuple(f"the {name} was shortened" for name, is_cut in cut.items() if is_cut))
+
+
+def fit(text: str, max_bytes: int) -> str:
+    """Return a text in at most `max_bytes` of UTF-8. A longer one is cut and ends in `…`; empty without any room."""
+    encoded = text.encode()
+    if len(encoded) <= max_bytes:
+        return text
+    room = max_bytes - len(ELLIPSIS.encode())
+    return encoded[:room].decode(errors="ignore") + ELLIPSIS if room > 0 else ""
 
 
 def _voice_comment(params: CommentParams, context: Context) -> dict[str, Any] | None:
@@ -69,7 +83,7 @@ def _voice_comment(params: CommentParams, context: Context) -> dict[str, Any] | 
     recording = params.recording_url or ""
     if not (caller and callee and _PLAYABLE.fullmatch(recording)):
         return None
-    voice = {
+    return {
         "from": caller,
         "to": callee,
         "recording_url": recording,
@@ -77,6 +91,3 @@ def _voice_comment(params: CommentParams, context: Context) -> dict[str, Any] | 
         "call_duration": round(params.duration_seconds() or 0),
         "public": params.public,
     }
-    if params.transcript:
-        voice["transcription_text"] = shorten(params.transcript.strip(), MAX_COMMENT_LENGTH)
-    return voice

@@ -21,7 +21,7 @@ from bridge.errors import DeliveryError, PermanentError
 
 from .account import Account
 from .comments import Comment, CommentParams, build_comment
-from .errors import REQUESTER
+from .errors import MISSING, REQUESTER
 from .fields import TicketFieldsParams, normalize_tags, ticket_values
 from .requesters import Requesters
 from .settings import connector
@@ -68,8 +68,14 @@ class CreateTicketParams(CommentParams, TicketFieldsParams, NewTicketParams):
 @connector.action(idempotency=per_conversation, idempotent=KEY_LIFETIME, lookup_delay=LOOKUP_DELAY)
 def create_ticket(account: Account, params: CreateTicketParams, context: Context) -> Success:
     """Create a ticket of the contact, once per conversation. Later events of the conversation add a comment to it."""
+    reference = context.idempotency_token
     if context.existing_id is not None:
-        return _add_event(account, params, context, context.existing_id)
+        try:
+            return _add_event(account, params, context, context.existing_id)
+        except PermanentError as error:
+            if error.code != MISSING:
+                raise
+            reference = event_reference(context)  # agents have deleted the ticket
     query = params.contact_query(context, create=params.on_missing == "create")
     key = context.conversation_key
 
@@ -78,7 +84,7 @@ def create_ticket(account: Account, params: CreateTicketParams, context: Context
         if contact is None and params.on_missing == "skip":
             return {key: Success(detail=_NO_USER)}
         try:
-            return {key: _create(account, params, query, contact)}
+            return {key: _create(account, params, query, contact, reference)}
         except PermanentError as error:
             if error.code != REQUESTER or contact is None:
                 raise
@@ -98,21 +104,26 @@ def find_ticket(account: Account, params: CreateTicketParams, context: Context) 
 
 
 def _create(
-    account: Account, params: CreateTicketParams, query: ContactQuery, contact: ContactRef | None
+    account: Account,
+    params: CreateTicketParams,
+    query: ContactQuery,
+    contact: ContactRef | None,
+    reference: str,
 ) -> Success:
     context = query.context
-    reference = context.idempotency_token
     comment = _comment(params, context, contact)
-    values: dict[str, Any] = ticket_values(account, params) | {
-        "subject": shorten(params.display_subject(query), _MAX_SUBJECT_LENGTH)
-    }
+    whole_subject = params.display_subject(query)
+    subject = shorten(whole_subject, _MAX_SUBJECT_LENGTH)
+    values: dict[str, Any] = ticket_values(account, params) | {"subject": subject}
     if contact is not None:
         values["requester_id"] = int(contact.id)
     if tags := normalize_tags(params.tags):
         values["tags"] = tags
     ticket_id = post_ticket(account, values, comment, params.public, reference, context)
-    notes = add_voice(account, ticket_id, comment, context, reference)
-    return Success(id=ticket_id, detail="; ".join(["created", *notes]))
+    notes = ["created", *add_voice(account, ticket_id, comment, context, reference)]
+    if subject != whole_subject:
+        notes.append("the subject was shortened")
+    return Success(id=ticket_id, detail="; ".join(notes))
 
 
 def _add_event(account: Account, params: CreateTicketParams, context: Context, ticket_id: str) -> Success:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from bridge.connector import Connector, ConnectorGroup, ConnectorSettings, Limits, ProviderUrl
 
 CLIENTS_PAGE = "Admin Center > Apps and integrations > APIs > OAuth clients"
 """Where an administrator creates an OAuth client."""
+
+
+def _without_page(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.path and (parts.hostname or "").endswith(".zendesk.com"):
+        raise ValueError(f"must be the address without a page: https://{parts.hostname}")
+    return url
 
 
 class Settings(ConnectorSettings):
@@ -18,7 +26,7 @@ class Settings(ConnectorSettings):
     An API token works until April 30, 2027: `ZENDESK_EMAIL` with `ZENDESK_API_TOKEN`.
     """
 
-    url: ProviderUrl
+    url: Annotated[ProviderUrl, AfterValidator(_without_page)]
     """Address of the account, like https://acme.zendesk.com."""
     client_id: str | None = Field(None, min_length=1)
     """Identifier of an OAuth client of the kind *Confidential*."""

@@ -78,7 +78,7 @@ def update_ticket(account: Account, params: UpdateTicketParams, context: Context
             changes |= _with_tags(account, ticket_id, params.tags)
         if changes and not (may_be_done(context) and account.has_update(ticket_id, reference)):
             put_ticket(account, ticket_id, changes, reference)
-        notes = add_voice(account, ticket_id, comment, context, reference)
+        notes = add_voice(account, ticket_id, comment, context, reference, is_all=not changes)
         return Success(id=ticket_id, detail="; ".join(["updated", *notes]))
 
     try:
@@ -96,6 +96,16 @@ def find_changes(account: Account, params: UpdateTicketParams, context: Context)
     """Find the update by the reference in the ticket's audits, or its follow-up by the external ID."""
     comment = build_comment(params, context, params.comment, {})
     return find_update(account, _require_ticket(params), comment, event_reference(context), context)
+
+
+def _solves(account: Account, values: dict[str, Any]) -> bool:
+    """Return whether the values solve a ticket, perhaps with one of the account's own statuses."""
+    own = values.get("custom_status_id")
+    return values.get("status") == "solved" or any(
+        status["id"] == own and status.get("status_category") == "solved"
+        for _, status in account.named("custom_statuses")
+        if own is not None
+    )
 
 
 def _require_ticket(params: UpdateTicketParams) -> str:
@@ -121,7 +131,7 @@ def _closed(
 ) -> Success:
     """Follow a closed ticket up if there is something to say. A ticket that is to be solved is so already."""
     ticket_id = _require_ticket(params)
-    if values.get("status") == "solved" or not (comment.text or comment.voice):
+    if _solves(account, values) or not (comment.text or comment.voice):
         return Success(id=ticket_id, detail="nothing was written: the ticket is closed")
     tags = normalize_tags(params.tags)
     return follow_up(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from bridge.errors import PermanentError, TransientError
 
 from .account import REFERENCE, Account
 from .comments import Comment
-from .errors import CLOSED, OTHER_BODY
+from .errors import CLOSED, MISSING, OTHER_BODY
 
 OnClosed = Literal["follow_up", "skip", "error"]
 ON_CLOSED: Any = param(
@@ -103,9 +104,18 @@ def put_ticket(account: Account, ticket_id: str, values: Mapping[str, Any], refe
 
 
 def add_voice(
-    account: Account, ticket_id: str, comment: Comment, context: Context, reference: str
+    account: Account,
+    ticket_id: str,
+    comment: Comment,
+    context: Context,
+    reference: str,
+    *,
+    is_all: bool = False,
 ) -> tuple[str, ...]:
-    """Add the voice comment, once, and return notes for the result. A refused one does not fail the delivery."""
+    """Add the voice comment, once, and return notes for the result.
+
+    A refused one does not fail the delivery, unless it `is_all` that the delivery writes.
+    """
     if comment.voice is None:
         return comment.notes
     own = voice_reference(reference)
@@ -114,6 +124,8 @@ def add_voice(
     try:
         put_ticket(account, ticket_id, {"voice_comment": comment.voice}, own)
     except PermanentError as error:
+        if is_all:
+            raise
         return (*comment.notes, f"without the recording: {error.detail}")
     return (*comment.notes, "with the recording")
 
@@ -135,6 +147,8 @@ def follow_up(
     }
     ticket = {name: value for name, value in inherited.items() if value is not None} | dict(values)
     reference = event_reference(context)
+    if not comment.text:  # a recording alone; a new ticket needs a text
+        comment = replace(comment, text=f"Continues ticket #{source_id}.")
     new_id = post_ticket(account, ticket, comment, public, reference, context)
     notes = add_voice(account, new_id, comment, context, reference)
     return Success(id=new_id, detail="; ".join([f"follow-up of the closed ticket {source_id}", *notes]))
@@ -157,13 +171,17 @@ def unless_closed(
 def find_update(
     account: Account, ticket_id: str, comment: Comment, reference: str, context: Context
 ) -> Success | None:
-    """Return the result of an update if the ticket, or its follow-up, has everything that it writes."""
-    if not account.has_update(ticket_id, reference):
-        followed = account.find_ticket(event_reference(context))
-        if followed is None:
-            return None
-        ticket_id = followed
-    return found(account, ticket_id, comment, reference)
+    """Return the result of an update if the ticket, or the one that replaces it, has everything that it writes."""
+    try:
+        is_updated = account.has_update(ticket_id, reference)
+    except PermanentError as error:
+        if error.code != MISSING:
+            raise
+        is_updated = False
+    if is_updated:
+        return found(account, ticket_id, comment, reference)
+    new_id = account.find_ticket(event_reference(context))
+    return None if new_id is None else found(account, new_id, comment, reference)
 
 
 def found(account: Account, ticket_id: str, comment: Comment, reference: str) -> Success | None:

@@ -302,6 +302,20 @@ def test_long_transcript_is_cut_and_the_result_says_so(
     assert any(comment["body"].endswith("…") for comment in account.comments(1))
 
 
+def test_long_text_is_cut_by_bytes_and_keeps_the_details(zendesk: CrmConnection, account: Zendesk) -> None:
+    result = zendesk.deliver("create_ticket", call(zendesk, summary="ä" * 70_000))
+    [comment] = account.comments(1)
+    assert "ä…\n\n" in comment["body"]
+    assert comment["body"].endswith("Conversation: conv_1")
+    assert "the text was shortened" in result.detail
+
+
+def test_long_subject_is_cut_and_the_result_says_so(zendesk: CrmConnection, account: Zendesk) -> None:
+    result = zendesk.deliver("create_ticket", call(zendesk), {"subject": "word " * 40})
+    assert len(account.tickets[1]["subject"]) <= 150
+    assert "the subject was shortened" in result.detail
+
+
 # ---------------------------------------------------------------- later events
 
 
@@ -331,6 +345,22 @@ def test_later_event_on_a_closed_ticket_becomes_its_follow_up(
     assert account.tickets[1]["followup_ids"] == [2]
     assert account.tickets[2]["requester_id"] == account.tickets[1]["requester_id"]
     assert account.tickets[2]["subject"] == account.tickets[1]["subject"]
+
+
+def test_later_event_of_a_ticket_that_agents_deleted_creates_another(
+    zendesk: CrmConnection, account: Zendesk, sandbox: RunningSandbox
+) -> None:
+    first = zendesk.deliver("create_ticket", call(zendesk))
+    account.delete(1)
+    later = call(zendesk, summary="Called again.")
+    sandbox.fault("zendesk", method="POST", path="/api/v2/tickets", drop="after")
+    with pytest.raises(OutcomeUnknown):
+        zendesk.deliver("create_ticket", later, existing_id=first.id)
+    lookup = found(zendesk, "create_ticket", {}, context_of(zendesk, later, existing_id=first.id))
+    assert lookup is not None
+    result = retry(zendesk, "create_ticket", later, {}, existing_id=first.id)
+    assert (lookup.id, result.id, list(account.tickets)) == ("2", "2", [2])
+    assert account.tickets[2]["subject"] == "Called again."
 
 
 # ---------------------------------------------------------------- lost responses
@@ -499,6 +529,23 @@ def test_refused_login_says_what_to_do(
 
 def test_check_says_who_the_bridge_is(zendesk: CrmConnection) -> None:
     assert zendesk.connected.check() == "authenticated at 127.0.0.1 as an admin"
+
+
+def test_client_without_the_scope_of_lookups_fails_the_check(
+    sandbox: RunningSandbox, account: Zendesk
+) -> None:
+    account.scopes = {"tickets:read", "tickets:write", "users:read", "users:write"}
+    account.add_ticket(subject="Help")
+    connection = CrmConnection("zendesk", sandbox, {"ZENDESK_SCOPE": " ".join(sorted(account.scopes))})
+    with pytest.raises(AccountError, match="lacks a scope"):
+        connection.connected.check()
+    connection.close()
+
+
+def test_address_of_a_page_is_refused() -> None:
+    environ = {"ZENDESK_URL": "https://acme.zendesk.com/agent/home", "ZENDESK_CLIENT_ID": "b"}
+    with pytest.raises(ConfigError, match=r"must be the address without a page: https://acme.zendesk.com"):
+        connect(load_connector("zendesk"), environ | {"ZENDESK_CLIENT_SECRET": "c"})
 
 
 def test_user_who_is_not_an_agent_fails_the_check(zendesk: CrmConnection, account: Zendesk) -> None:

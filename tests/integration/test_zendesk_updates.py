@@ -16,6 +16,7 @@ from bridge.sandbox.zendesk.account import Zendesk
 from bridge.testing import build_context, event
 from tests.integration.crm import CrmConnection
 
+RECORDING = "https://recordings.example.com/1.mp3"
 SOLVED = {"status": "solved", "comment": "Solved in the chat."}
 
 
@@ -132,6 +133,39 @@ def test_closed_ticket_is_an_error_if_the_rule_says_so(zendesk: CrmConnection, a
     account.close(1)
     with pytest.raises(PermanentError, match="the ticket is closed"):
         zendesk.deliver("update_ticket", chat(zendesk), {"comment": "x", "on_closed": "error"})
+
+
+def test_recording_for_a_closed_ticket_is_added_to_its_follow_up(
+    zendesk: CrmConnection, account: Zendesk
+) -> None:
+    account.close(1)
+    result = zendesk.deliver("update_ticket", call(zendesk), {"recording_url": RECORDING})
+    assert result.detail == "follow-up of the closed ticket 1; with the recording"
+    assert account.comments(2)[-1]["data"]["recording_url"] == RECORDING
+
+
+def test_refused_recording_fails_if_nothing_else_was_written(
+    zendesk: CrmConnection, sandbox: RunningSandbox
+) -> None:
+    body = {"error": "RecordInvalid", "details": {"voice_comment": [{"description": "invalid"}]}}
+    sandbox.fault("zendesk", method="PUT", status=422, body=body)
+    with pytest.raises(PermanentError, match="voice_comment"):
+        zendesk.deliver("update_ticket", call(zendesk), {"recording_url": RECORDING})
+
+
+def test_own_status_that_solves_needs_no_follow_up(zendesk: CrmConnection, account: Zendesk) -> None:
+    account.setup["custom_statuses"].append(
+        {
+            "id": 720,
+            "status_category": "solved",
+            "agent_label": "Solved by bot",
+            "active": True,
+            "default": False,
+        }
+    )
+    account.close(1)
+    zendesk.deliver("update_ticket", chat(zendesk), {"status": "solved by bot", "comment": "Done."})
+    assert len(account.tickets) == 1
 
 
 # ---------------------------------------------------------------- lost responses and limits

@@ -9,8 +9,8 @@ from typing import Any
 from bridge.sandbox.zendesk.errors import invalid
 from bridge.sandbox.zendesk.setup import PRIORITIES, STATUSES, TYPES, Record
 
-MAX_COMMENT_LENGTH = 65_535
-MAX_SUBJECT_LENGTH = 255
+MAX_COMMENT_BYTES = 65_535
+MAX_SUBJECT_LENGTH = 150
 _VOICE_FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "from": str,
     "to": str,
@@ -32,7 +32,7 @@ def comment_event(values: Record) -> Record | None:
     body = comment.get("body") if isinstance(comment, dict) else None
     if not isinstance(body, str) or not body.strip():
         raise invalid("base", "Description: cannot be blank", "BlankValue")
-    if len(body) > MAX_COMMENT_LENGTH:
+    if len(body.encode()) > MAX_COMMENT_BYTES:
         raise invalid("comment", "Comment: is too long (maximum is 65535 characters)", "TooLong")
     public = comment.get("public", True)
     if not isinstance(public, bool):
@@ -67,7 +67,7 @@ def apply_values(
     subject = values.get("subject")
     if subject is not None:
         if len(subject) > MAX_SUBJECT_LENGTH:
-            raise invalid("subject", "Subject: is too long (maximum is 255 characters)", "TooLong")
+            raise invalid("subject", "Subject: is too long (maximum is 150 characters)", "TooLong")
         ticket["subject"] = subject
     for name, allowed in _CHOICES.items():
         if values.get(name) is not None:

@@ -48,6 +48,7 @@ class TicketApi(UserApi):
     def reset_tickets(self) -> None:
         """Remove all tickets."""
         self.tickets: dict[int, Record] = {}
+        self._last_id = 0
         self.audits: dict[int, list[Record]] = {}
         self._idempotent: dict[str, _Idempotent] = {}
         self._updates: dict[int, deque[datetime]] = {}
@@ -71,6 +72,11 @@ class TicketApi(UserApi):
         """Close a ticket, as an automation does some days after it was solved."""
         with self.lock:
             self.tickets[ticket_id]["status"] = "closed"
+
+    def delete(self, ticket_id: int) -> None:
+        """Delete a ticket, as an agent would."""
+        with self.lock:
+            del self.tickets[ticket_id], self.audits[ticket_id]
 
     def _list(self, request: ProviderRequest) -> Response:
         external_id = request.query.get("external_id")
@@ -113,7 +119,7 @@ class TicketApi(UserApi):
         if comment is None:
             raise invalid("base", "Description: cannot be blank", "BlankValue")
         now = self.timestamp()
-        ticket_id = len(self.tickets) + 1
+        ticket_id = self._last_id = self._last_id + 1
         ticket: Record = {
             "id": ticket_id, "subject": None, "description": comment["body"], "status": "new", "priority": None,
             "type": None, "requester_id": requester, "assignee_id": None, "group_id": None, "tags": [],
