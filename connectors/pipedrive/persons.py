@@ -45,7 +45,7 @@ class Persons:
         self._details = details
         """What a rule says about the person. None: what the event says."""
         self._organization = organization
-        """What becomes of a company that the event names, if Pipedrive has no organization of this name."""
+        """What becomes of the company of a person, if Pipedrive has no organization of this name."""
         self._read: dict[str, Record] = {}
         """The persons that this delivery has read or written."""
 

@@ -87,7 +87,7 @@ MODELS: dict[str, type[EnvironmentModel]] = {
     "WEBHOOK_": WebhookSettings,
     **{
         f"{name.upper()}_": Registry().connector(name).settings
-        for name in ("email", "heppu", "hubspot", "http", "salesforce", "slack", "teams", "twilio")
+        for name in ("email", "heppu", "hubspot", "http", "pipedrive", "salesforce", "slack", "teams", "twilio")
     },
 }
 parse_smtp_url = sys.modules["bridge_connectors.email.settings"].parse_smtp_url  # loaded by the registry

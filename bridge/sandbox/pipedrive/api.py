@@ -132,7 +132,7 @@ class PipedriveApi(MockProvider):
         body = _body(request)
         if (
             not isinstance(body, dict)
-            or not body.get("field_name")
+            or not isinstance(body.get("field_name"), str)
             or body.get("field_type") not in FIELD_TYPES
         ):
             raise invalid("'field_name' and 'field_type' are required")

@@ -197,6 +197,9 @@ def _id(text: str) -> int:
 
 
 def _time(text: str) -> datetime:
-    if not _RFC_3339.fullmatch(text):
-        raise invalid("updated_since must be in RFC3339 format")
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+    try:
+        if _RFC_3339.fullmatch(text):
+            return datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        pass
+    raise invalid("updated_since must be in RFC3339 format")

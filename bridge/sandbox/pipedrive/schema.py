@@ -193,7 +193,11 @@ def _is_custom_value(definition: FieldDefinition, value: Any) -> bool:
     if kind == "enum":
         return type(value) is int and value in definition.options
     if kind == "set":
-        return isinstance(value, list) and bool(value) and all(item in definition.options for item in value)
+        return (
+            isinstance(value, list)
+            and bool(value)
+            and all(type(item) is int and item in definition.options for item in value)
+        )
     if kind == "monetary":
         return (
             isinstance(value, dict) and _is_number(value.get("value")) and value.get("currency") in CURRENCIES

@@ -40,7 +40,7 @@ SNIPPETS = [
         ("cookbook", COOKBOOK),
         ("hubspot", HUBSPOT),
         ("twilio", TWILIO),
-        *((name, (ROOT / "docs" / f"{name}.md").read_text("utf-8")) for name in ("slack", "teams", "zendesk", "http")),
+        *((name, (ROOT / "docs" / f"{name}.md").read_text("utf-8")) for name in ("pipedrive", "slack", "teams", "zendesk", "http")),
     )
     for match in re.finditer(r"```yaml\n(.*?)```", page, re.DOTALL)
 ]

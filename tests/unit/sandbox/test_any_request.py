@@ -17,6 +17,7 @@ from bridge.sandbox.faults import Faults
 from bridge.sandbox.heppu import Heppu
 from bridge.sandbox.heppu_requests import API_KEY
 from bridge.sandbox.hubspot.account import ACCESS_TOKEN, HubSpot
+from bridge.sandbox.pipedrive.account import API_TOKEN, Pipedrive
 from bridge.sandbox.provider import MockProvider, ProviderRequest
 from bridge.sandbox.salesforce.org import CONSUMER_KEY, CONSUMER_SECRET, Salesforce
 from bridge.sandbox.slack import Slack
@@ -53,6 +54,26 @@ VALUES = st.recursive(
 NUMBERS = st.sampled_from(["", "0", "-1", "1.5", "x", "٣", "9" * 5000, "1e9", " 7"])
 
 VALID_REQUESTS: dict[str, list[tuple[str, str, Any]]] = {
+    "pipedrive": [
+        (
+            "POST",
+            "/api/v2/persons",
+            {"name": "Maya", "emails": [{"value": "a@b.co", "primary": True}], "custom_fields": {}},
+        ),
+        ("POST", "/api/v2/deals", {"title": "Fleet", "stage_id": 11, "value": 5, "currency": "EUR"}),
+        (
+            "POST",
+            "/api/v2/activities",
+            {
+                "subject": "A",
+                "type": "call",
+                "participants": [{"person_id": 1, "primary": True}],
+                "note": "x",
+            },
+        ),
+        ("PATCH", "/api/v2/persons/1", {"phones": [{"value": "1"}], "owner_id": 1201}),
+        ("POST", "/api/v2/dealFields", {"field_name": "Plan", "field_type": "varchar"}),
+    ],
     "hubspot": [
         ("POST", "/crm/objects/2026-03/contacts", {"properties": {"email": "a@b.co"}, "associations": []}),
         ("PATCH", "/crm/objects/2026-03/contacts/51001", {"properties": {"city": "Oslo"}}),
@@ -158,6 +179,22 @@ QUERY_REQUESTS = [
     ),
     ("hubspot", "/crm/objects/2026-03/contacts/51001", ("idProperty", "properties", "associations")),
     ("hubspot", "/crm/owners/2026-03", ("email",)),
+    ("pipedrive", "/api/v2/persons/search", ("term", "fields", "exact_match", "limit", "cursor")),
+    (
+        "pipedrive",
+        "/api/v2/activities",
+        (
+            "ids",
+            "person_id",
+            "done",
+            "updated_since",
+            "sort_by",
+            "sort_direction",
+            "limit",
+            "cursor",
+            "filter_id",
+        ),
+    ),
     ("salesforce", "/services/data/v66.0/query/", ("q",)),
     ("salesforce", "/services/data/v66.0/query/01g-2000", ("q",)),
     ("salesforce", "/services/data/v66.0/search/", ("q",)),
@@ -178,7 +215,8 @@ def new_providers() -> tuple[dict[str, MockProvider], dict[str, str]]:
     """Return new providers and an Authorization header for each."""
     clock, faults = Clock(), Faults()
     providers = [
-        provider_class(clock, faults) for provider_class in (HubSpot, Salesforce, Twilio, Slack, Heppu)
+        provider_class(clock, faults)
+        for provider_class in (HubSpot, Salesforce, Pipedrive, Twilio, Slack, Heppu)
     ]
     by_name: dict[str, MockProvider] = {provider.name: provider for provider in providers}
     basic = base64.b64encode(f"{ACCOUNT_SID}:{AUTH_TOKEN}".encode()).decode()
@@ -192,6 +230,7 @@ def new_providers() -> tuple[dict[str, MockProvider], dict[str, str]]:
         "salesforce": f"Bearer {token}",
         "twilio": f"Basic {basic}",
         "heppu": f"Bearer {API_KEY}",
+        "pipedrive": "",
         "slack": "",
     }
 
@@ -199,7 +238,10 @@ def new_providers() -> tuple[dict[str, MockProvider], dict[str, str]]:
 def build_request(
     method: str, path: str, authorization: str, body: bytes = b"", query: str = ""
 ) -> ProviderRequest:
-    return ProviderRequest(method, path, QueryParams(query), Headers({"authorization": authorization}), body)
+    headers = {"authorization": authorization}
+    if path.startswith("/api/v2/"):
+        headers |= {"x-api-token": API_TOKEN, "content-type": "application/json"}
+    return ProviderRequest(method, path, QueryParams(query), Headers(headers), body)
 
 
 PROVIDERS, AUTHORIZATIONS = new_providers()
