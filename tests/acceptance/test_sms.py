@@ -46,14 +46,6 @@ rules:
     do:
       - use: twilio.send_whatsapp
         with: {body: "Thanks, {{ contact.first_name }}. We call you at once."}
-  - name: whatsapp-or-text
-    when: call.failed
-    do:
-      - use: twilio.send_whatsapp
-        with: {body: "Our line broke. May we call again?"}
-    on_failure:
-      - use: twilio.send_sms
-        with: {body: "Our line broke. May we call again?"}
 """
 RECIPIENT, OTHER_RECIPIENT = "+12125550167", "+12125550168"
 
@@ -295,17 +287,6 @@ def test_conversation_by_whatsapp_from_template_to_opt_out(
     assert eventually(lambda: whatsapp_deliveries(service)[0]["state"] == "suppressed")
     assert whatsapp_deliveries(service)[0]["reason"] == "opted_out"
     assert len(sandbox.twilio.messages) == 2
-
-
-def test_free_text_outside_the_window_becomes_a_text(
-    service: ServiceProcess, sandbox: RunningSandbox
-) -> None:
-    post_call(service, "call.failed", OTHER_RECIPIENT)
-    assert eventually(lambda: len(sandbox.twilio.messages) == 1), service.log.read_text()[-2000:]
-    assert (sandbox.twilio.messages[0].to, whatsapp_deliveries(service)[0]["state"]) == (
-        OTHER_RECIPIENT,
-        "failed",
-    )
 
 
 def test_person_without_whatsapp_gets_a_text_and_no_further_template(
