@@ -106,7 +106,7 @@ def print_unreadable_fields(fields: Iterable[Mapping[str, Any]]) -> None:
 
 def print_traces(traces: Iterable[Mapping[str, Any]]) -> None:
     """Print why each rule fired or not. Disabled rules share one line, and rules for other event types another."""
-    from bridge.rules.model import Trace
+    from bridge.rules.trace import Trace
     from bridge.rules.unmet import is_disabled, is_for_other_events
 
     others, disabled = [], []

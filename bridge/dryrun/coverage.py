@@ -9,7 +9,8 @@ from itertools import zip_longest
 from typing import Any, Final, Literal
 
 from bridge.dryrun.engine import DryRun
-from bridge.rules.model import Check, Rules, Step, Trace, Trigger
+from bridge.rules.model import Rules, Step, Trigger
+from bridge.rules.trace import Check, Trace
 
 _LOCATIONS: Final[dict[Trigger, str]] = {
     "rule": "",

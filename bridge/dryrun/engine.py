@@ -43,8 +43,9 @@ from bridge.lifecycle import PauseCause, SuppressReason
 from bridge.policy.idempotency import describe_duplicate
 from bridge.rules.counting import History
 from bridge.rules.late import Details
-from bridge.rules.model import PlannedDelivery, Routing, Rules, Trace, Truth
+from bridge.rules.model import PlannedDelivery, Routing, Rules
 from bridge.rules.route import after_delivery, alerts, consent, route
+from bridge.rules.trace import Trace, Truth
 from bridge.store import schema
 from bridge.store.alert_groups import next_due_at
 from bridge.store.claim import Capacity, claim

@@ -28,8 +28,9 @@ from bridge.policy.idempotency import describe_duplicate
 from bridge.policy.local_time import local_time
 from bridge.policy.zones import zones_of
 from bridge.rules.counting import History, no_history
-from bridge.rules.model import PlannedDelivery, Rules, Trace
+from bridge.rules.model import PlannedDelivery, Rules
 from bridge.rules.route import route
+from bridge.rules.trace import Trace
 from bridge.rules.unmet import unmet_conditions
 
 PolicyInputsLoader = Callable[[PlannedDelivery], PolicyInputs]

@@ -19,7 +19,8 @@ from bridge.events import EVENT_TYPES, Event, dedupe_key_of
 from bridge.json_values import parse_body, set_field
 from bridge.policy.local_time import local_time
 from bridge.policy.zones import zones_of
-from bridge.rules.model import Expectation, Rules, RuleTest, RuleTestEvent, Trace
+from bridge.rules.model import Expectation, Rules, RuleTest, RuleTestEvent
+from bridge.rules.trace import Trace
 from bridge.rules.unmet import unmet_conditions
 from bridge.samples import iso, sample
 

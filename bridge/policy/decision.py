@@ -27,7 +27,8 @@ from bridge.policy.opt_outs import (
 from bridge.policy.public_holidays import holidays_of
 from bridge.policy.quiet_hours import NEVER, Calendar, quiet_hours_end, quiet_hours_start, quiet_period
 from bridge.policy.zones import reference_phone, regions_of, state_of, zones_of
-from bridge.rules.model import MessagingPolicy, OncePer, Truth
+from bridge.rules.model import MessagingPolicy, OncePer
+from bridge.rules.trace import Truth
 from bridge.telemetry import mask
 
 RECHECK_INTERVAL: Final = timedelta(minutes=1)

@@ -16,11 +16,12 @@ from bridge.lazy import lazy
 from bridge.rules.contradictions import Requirement
 from bridge.rules.counting import describe_times
 from bridge.rules.lookup import UNREAD, TemplateContext, describe_absence, look_up, unreadable
-from bridge.rules.model import Check, Condition, Truth
+from bridge.rules.model import Condition
 from bridge.rules.operators import OPERATORS, PRESENCE_OPERATORS, is_filled
 from bridge.rules.presence import Paths, proven_by_all, proven_by_any
 from bridge.rules.template_filters import RenderError
 from bridge.rules.templates import Template
+from bridge.rules.trace import Check, Truth
 
 _NEGATION: dict[Truth, Truth] = {"true": "false", "false": "true", "unknown": "unknown"}
 

@@ -15,9 +15,10 @@ from bridge.events import EVENT_TYPES, Event
 from bridge.rules.durations import duration_hint
 from bridge.rules.fields import PATTERNS, expand_event_pattern
 from bridge.rules.lookup import TemplateContext
-from bridge.rules.model import Check, Diagnostic, Truth, unplaced_error
+from bridge.rules.model import Diagnostic, unplaced_error
 from bridge.rules.operators import OPERATORS
 from bridge.rules.template_filters import MissingValue
+from bridge.rules.trace import Check, Truth
 from bridge.setting_types import parse_duration
 from bridge.spelling import did_you_mean
 

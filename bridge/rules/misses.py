@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from bridge.rules.model import Trace
+from bridge.rules.trace import Trace
 from bridge.rules.unmet import is_disabled, is_for_other_events, unmet_conditions
 
 COMMON: Final = 0.5

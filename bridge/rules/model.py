@@ -18,9 +18,7 @@ from bridge.connector.rule_checks import Location, Place
 from bridge.events import EVENT_TYPES
 from bridge.rules.alert_settings import AlertSettings
 from bridge.rules.quiet_hours import NIGHT, QuietHours, every_day
-
-Truth = Literal["true", "false", "unknown"]
-"""Three-valued logic: a field that is missing, null or of another type is unknown, and unknown never matches."""
+from bridge.rules.trace import Check, RuleOutline, Trace, Truth, complete
 
 Trigger = Literal["rule", "on_success", "on_failure", "alert"]
 
@@ -136,19 +134,6 @@ class Step:
             return (self.connection,)
         default = (self.connection.default,) if self.connection.default else ()
         return tuple(dict.fromkeys((*self.connection.table.values(), *default)))
-
-
-class Check(NamedTuple):
-    """The result of one condition for one event. It is a tuple because routing creates very many of them."""
-
-    condition: str
-    """The condition as the rule spells it: `event.direction eq outbound`."""
-    actual: str
-    """The event's value, shortened: `"inbound"`, `missing`, `null`."""
-    result: Truth
-    reason: str = ""
-    depth: int = 0
-    """Nesting depth in groups (`any`, `all`, `not`), for indentation."""
 
 
 class Condition(Protocol):
@@ -271,33 +256,42 @@ class Rules:
         return {rule.name: rule for rule in self.rules}
 
     @cached_property
-    def _by_event(self) -> dict[str, tuple[tuple[Rule, Trace], ...]]:
+    def outlines(self) -> tuple[RuleOutline, ...]:
+        """The outline of each rule, in file order."""
+        return tuple(
+            RuleOutline(rule.name, sorted(rule.when), rule.when_text, rule.enabled) for rule in self.rules
+        )
+
+    @cached_property
+    def _by_event(self) -> dict[str, EventRules]:
         return {}
 
     def named(self, name: str) -> Rule | None:
         """Return the rule called `name`, or None if the file does not have it."""
         return self._by_name.get(name)
 
-    def for_event(self, event_type: str) -> tuple[tuple[Rule, Trace], ...]:
-        """Return every rule in file order with the start of its trace; `fired` means `when` matches.
+    def for_event(self, event_type: str) -> EventRules:
+        """Return the rules for this type of event.
 
-        The result is cached per documented event type, so that a thousand rules for other events cost nothing.
+        They are cached per documented event type, so that a thousand rules for other events cost nothing.
         """
-        candidates = self._by_event.get(event_type)
-        if candidates is None:
-            candidates = tuple((rule, _initial_trace(rule, event_type)) for rule in self.rules)
+        selected = self._by_event.get(event_type)
+        if selected is None:
+            started = tuple(outline.start(event_type) for outline in self.outlines)
+            pairs = zip(self.rules, started, strict=True)
+            selected = EventRules(tuple((rule, trace) for rule, trace in pairs if trace.fired), started)
             if event_type in EVENT_TYPES:
-                self._by_event[event_type] = candidates
-        return candidates
+                self._by_event[event_type] = selected
+        return selected
 
 
-def _initial_trace(rule: Rule, event_type: str) -> Trace:
-    """Return the trace of `enabled` and `when`."""
-    matches = event_type in rule.when
-    check = Check(f"when {rule.when_text}", event_type[:80], "true" if matches else "false")
-    if not rule.enabled:
-        return Trace(rule.name, False, (Check("enabled", "false", "false"), check))
-    return Trace(rule.name, matches, (check,))
+class EventRules(NamedTuple):
+    """The rules for one type of event."""
+
+    evaluated: tuple[tuple[Rule, Trace], ...]
+    """The enabled rules whose `when` matches, in file order, with the start of their traces."""
+    started: tuple[Trace, ...]
+    """The start of the trace of every rule, in file order."""
 
 
 @dataclass(frozen=True)
@@ -370,30 +364,6 @@ MESSAGE_FIELDS = frozenset({"channel", "recipient", "text", "subject"})
 """Fields of `delivery` that only messages have."""
 
 
-class Trace(NamedTuple):
-    """The evaluation of one rule for one event: whether it fired, and why."""
-
-    rule: str
-    fired: bool
-    checks: tuple[Check, ...] = ()
-    error: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the trace as plain data, the form in which the store saves it."""
-        return {
-            "rule": self.rule,
-            "fired": self.fired,
-            "checks": [check._asdict() for check in self.checks],
-            "error": self.error,
-        }
-
-    @staticmethod
-    def from_json(record: Mapping[str, Any]) -> Trace:
-        """Return the trace that `to_json` turned into plain data."""
-        checks = tuple(Check(**check) for check in record["checks"])
-        return Trace(record["rule"], record["fired"], checks, record["error"])
-
-
 @dataclass(frozen=True)
 class PlannedDelivery:
     """A delivery to create. The store assigns its ID."""
@@ -437,4 +407,12 @@ class Routing:
     """The result of routing an event: the deliveries to create, and the trace of every rule."""
 
     planned: tuple[PlannedDelivery, ...]
-    traces: tuple[Trace, ...]
+    evaluated: tuple[Trace, ...]
+    """The traces of the rules for the event's type, in file order."""
+    started: tuple[Trace, ...] = ()
+    """The start of the trace of every rule, in file order."""
+
+    @property
+    def traces(self) -> tuple[Trace, ...]:
+        """The trace of every rule, in file order."""
+        return complete(self.started, self.evaluated)

@@ -26,20 +26,19 @@ from bridge.rules.lookup import UNREAD, TemplateContext, look_up
 from bridge.rules.model import (
     ALERTS,
     DELIVERY_FIELDS,
-    Check,
     MessagingPolicy,
     PlannedDelivery,
     Routing,
     Rule,
     Rules,
     Step,
-    Trace,
     Trigger,
 )
 from bridge.rules.render import render_params
 from bridge.rules.template_filters import RenderError, to_text
 from bridge.rules.template_runtime import TABLES
 from bridge.rules.templates import condition, message_context, template_context
+from bridge.rules.trace import Check, Trace
 
 MESSAGE_EXPIRY = timedelta(hours=24)
 """Counted from the event's own time, for actions with a channel. `expires:` overrides it."""
@@ -56,10 +55,8 @@ def route(event: Event, rules: Rules, now: datetime, history: History = no_histo
     context[COUNTER] = counter_of(event, history)
     planned: list[PlannedDelivery] = []
     traces: list[Trace] = []
-    for rule, trace in rules.for_event(event.type):
-        if not trace.fired:
-            traces.append(trace)
-            continue
+    selected = rules.for_event(event.type)
+    for rule, trace in selected.evaluated:
         checks = [*trace.checks]
         try:
             results = [part.check(context, checks) for part in rule.conditions]
@@ -73,7 +70,7 @@ def route(event: Event, rules: Rules, now: datetime, history: History = no_histo
         except Exception as error:
             message = f"bug in the bridge: {type(error).__name__}"
             traces.append(Trace(rule.name, False, tuple(checks), message))
-    return Routing(tuple(planned), tuple(traces))
+    return Routing(tuple(planned), tuple(traces), selected.started)
 
 
 def follow_up(

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from bridge.rules.model import Check, Trace
+from bridge.rules.trace import Check, Trace
 
 _WORDS: Final = {
     "eq": ("is {}", "{}"),

@@ -28,6 +28,7 @@ from bridge.store.event_rows import event_from_row
 from bridge.store.opt_out_list import show_opt_outs
 from bridge.store.opt_outs import AddressHasher
 from bridge.store.queries import NotFound, addresses_of_event
+from bridge.store.traces import TraceReader
 
 SECTIONS: Final = (
     "events", "deliveries", "attempts", "opt_outs", "cached_contacts", "conversation_details", "rejected_requests",
@@ -37,7 +38,7 @@ SECTIONS: Final = (
 _BATCH: Final = 500
 """Rows that are read at a time."""
 _EVENTS, _DELIVERIES, _CACHE = schema.events, schema.deliveries, schema.contact_cache
-_WITHOUT: Final = frozenset(("fallback_dedupe_key", "body_sha256", "contact_name", "contact_sort_name"))
+_WITHOUT: Final = frozenset(("fallback_dedupe_key", "packed_trace", "body_sha256", "contact_name", "contact_sort_name"))
 """Columns of an event that repeat its body."""
 
 Record = dict[str, Any]
@@ -79,11 +80,12 @@ def _records(
     with database.read() as conn:
         event_ids = _event_ids(database, conn, addresses)
         delivery_ids = _delivery_ids(conn, addresses, event_ids)
+        reader = TraceReader(conn)
         for row in _in_batches(conn, select(_EVENTS), _EVENTS.c.id, event_ids):
             event = event_from_row(row, database.default_country)
             record = {name: value for name, value in row._mapping.items() if name not in _WITHOUT}
             record["body"] = dict(event.body) if row.body is not None else None
-            record["trace"] = json.loads(row.trace) if row.trace else None
+            record["trace"] = reader.records(row)
             yield "events", record | {"contact": asdict(event.contact)}
         for row in _in_batches(conn, select(_DELIVERIES), _DELIVERIES.c.id, delivery_ids):
             parsed = {name: json.loads(row._mapping[name]) for name in ("params", "options")}

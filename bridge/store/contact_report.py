@@ -6,7 +6,6 @@ did not fire the condition that was not met, or that it was disabled.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from bridge.lifecycle import DeliveryState
 from bridge.policy.idempotency import describe_duplicate
 from bridge.policy.local_time import local_time
 from bridge.policy.zones import zones_of
-from bridge.rules.model import Trace
+from bridge.rules.trace import Trace
 from bridge.rules.unmet import is_disabled, is_for_other_events, unmet_conditions
 from bridge.store import schema
 from bridge.store.contact_cache import cached_time_zones
@@ -33,6 +32,7 @@ from bridge.store.opt_out_list import show_opt_outs
 from bridge.store.opt_outs import AddressHasher
 from bridge.store.queries import DELIVERY_SUMMARY, Page, read_page
 from bridge.store.timeline import describe_state
+from bridge.store.traces import TraceReader
 
 _MAX_ADDRESSES: Final = 20
 """Addresses of a conversation whose opt-outs are read."""
@@ -93,7 +93,9 @@ class _ReportedEvent:
 _SHOWN: Final = ("id", "type", "conversation_id", "occurred_at", "received_at", "routed_at")
 
 
-def _reported_event_from_row(row: Row[Any], default_country: str | None) -> _ReportedEvent:
+def _reported_event_from_row(
+    row: Row[Any], reader: TraceReader, default_country: str | None
+) -> _ReportedEvent:
     contact = (
         Contact(phone=row.phone, email=row.email)
         if row.body is None
@@ -103,7 +105,7 @@ def _reported_event_from_row(row: Row[Any], default_country: str | None) -> _Rep
         {name: row._mapping[name] for name in _SHOWN},
         frozenset(address for address in (row.phone, row.email) if address),
         contact,
-        [Trace.from_json(record) for record in json.loads(row.trace)] if row.trace is not None else None,
+        reader.traces(row),
     )
 
 
@@ -193,7 +195,8 @@ def _events(
         page = _read_filtered(conn, query, with_delivery, limit, cursor)
     found = [item["id"] for item in page.items]
     rows = conn.execute(select(_EVENTS).where(_EVENTS.c.id.in_(found)).order_by(_EVENTS.c.id.desc())).all()
-    return [_reported_event_from_row(row, default_country) for row in rows], page.next_cursor
+    reader = TraceReader(conn)
+    return [_reported_event_from_row(row, reader, default_country) for row in rows], page.next_cursor
 
 
 def _read_filtered(

@@ -11,9 +11,11 @@ from typing import Any, Final
 from sqlalchemy import Connection, select
 
 from bridge.events import Event
+from bridge.rules.trace import Trace
 from bridge.store import schema
 from bridge.store.database import Database
 from bridge.store.event_rows import event_from_row
+from bridge.store.traces import unpack
 
 MAX_REVIEWS: Final = 200
 _EVENTS, _DELIVERIES = schema.events.c, schema.deliveries.c
@@ -44,7 +46,7 @@ class EventContext:
     occurred_at: datetime
     received_at: datetime
     person: EventPerson
-    trace: Mapping[str, Any] | None
+    trace: Trace | None
     """The evaluation of the delivery's rule; None if it is no longer kept."""
 
 
@@ -72,8 +74,7 @@ def event_context(database: Database, event_id: str, rule: str) -> EventContext 
         row = conn.execute(select(schema.events).where(_EVENTS.id == event_id)).one_or_none()
     if row is None:
         return None
-    traces = json.loads(row.trace) if row.trace else []
-    trace = next((item for item in traces if item["rule"] == rule), None)
+    trace = next((item for item in unpack(row) or () if item.rule == rule), None)
     return EventContext(
         row.id, row.type, row.conversation_id, row.occurred_at, row.received_at,
         _person(row, database.default_country), trace,

@@ -30,7 +30,8 @@ from bridge.policy import (
     event_precedence,
     find_cancelling_event,
 )
-from bridge.rules.model import MessagingPolicy, PlannedDelivery, Truth
+from bridge.rules.model import MessagingPolicy, PlannedDelivery
+from bridge.rules.trace import Truth
 from bridge.store import schema
 from bridge.store.connections import stored_message_counts
 from bridge.store.contact_cache import cached_time_zones

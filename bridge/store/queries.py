@@ -18,6 +18,7 @@ from bridge.store import schema
 from bridge.store.contact_rows import events_of, narrow
 from bridge.store.database import Database
 from bridge.store.event_rows import event_from_row
+from bridge.store.traces import TraceReader
 
 STATES = tuple(DeliveryState)
 REASONS = (*SuppressReason, *FailureReason)
@@ -243,9 +244,9 @@ def show_event(database: Database, event_id: str) -> dict[str, Any]:
         event["body"] = dict(parsed.body) if row.body is not None else None
         event["contact"] = asdict(parsed.contact)
         event["unreadable_fields"] = [asdict(item) for item in parsed.unreadable_fields]
-        event["trace"] = json.loads(row.trace) if row.trace else None
+        event["trace"] = TraceReader(conn).records(row)
         event["dropped_fields"] = row.dropped_fields.split(",") if row.dropped_fields else []
-        for name in ("body_sha256", "unreadable", "contact_name", "contact_sort_name"):
+        for name in ("packed_trace", "body_sha256", "unreadable", "contact_name", "contact_sort_name"):
             del event[name]
         of_event = select(*schema.deliveries.c[DELIVERY_SUMMARY]).where(
             schema.deliveries.c.event_id == event_id

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, and_, case, delete, exists, or_, select, t
 
 from bridge.rules.model import Rules
 from bridge.store import schema
+from bridge.store.action_steps import delete_steps
 from bridge.store.database import Database
 from bridge.store.details import remove_old_details
 from bridge.store.undeliverable import remove_expired_entries
@@ -22,7 +23,7 @@ ERASED = '{"erased":true}'
 
 
 NO_PERSONAL_DATA: Final[Mapping[str, Any]] = dict.fromkeys(
-    ("body", "phone", "email", "contact_name", "contact_sort_name", "trace")
+    ("body", "phone", "email", "contact_name", "contact_sort_name", "trace", "packed_trace")
 )
 """The columns of an event that was pruned or erased."""
 
@@ -136,9 +137,12 @@ def _prune_deliveries(database: Database, retention: timedelta, rules: Rules) ->
         return 0
     with database.write() as conn:
         # Checked again: an operator may have retried one in the meantime.
+        locked = select(table.c.id).where(table.c.id.in_(delivery_ids), finished).order_by(table.c.id)
+        delivery_ids = list(conn.execute(locked.with_for_update()).scalars())
+        delete_steps(conn, delivery_ids)
         result = conn.execute(
             update(table)
-            .where(table.c.id.in_(delivery_ids), finished)
+            .where(table.c.id.in_(delivery_ids))
             .values(
                 params=ERASED,
                 recipient=case((counts_for_caps, table.c.recipient)),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Select, select, update
 
 from bridge.clock import uptime
 from bridge.contacts.address import address_key
@@ -24,6 +24,7 @@ from bridge.ids import new_id
 from bridge.lifecycle import Transition
 from bridge.rules.counting import History
 from bridge.rules.model import PlannedDelivery, Routing, Rules
+from bridge.rules.trace import Trace
 from bridge.store import schema
 from bridge.store.bulk import bulk_insert, bulk_update
 from bridge.store.contact_history import history_in
@@ -31,13 +32,14 @@ from bridge.store.database import Database
 from bridge.store.deliveries import Delivery, DeliveryOptions
 from bridge.store.event_rows import event_from_row
 from bridge.store.reconciliation import find_duplicate_calls
+from bridge.store.traces import pack, pack_outlines
 
 
 @dataclass(frozen=True)
 class RoutingResult:
     """The result of routing one event: its trace and the rows of its deliveries."""
 
-    trace: str
+    trace: bytes
     deliveries: Sequence[dict[str, Any]]
     names: Mapping[str, str | None]
     """The columns by which the contact is found: `search_names`."""
@@ -114,7 +116,7 @@ def _give_up(database: Database, rules: Rules, event_ids: Collection[str], error
         rows = conn.execute(_UNROUTED.where(schema.events.c.id.in_(event_ids))).all()
         now = database.now(conn)
         failed = [
-            {"id": row.id, "routed_at": now, "rules_hash": rules.hash, "trace": _error_trace(error)}
+            {"id": row.id, "routed_at": now, "rules_hash": rules.hash, "packed_trace": _error_trace(error)}
             for row in rows
         ]
         if failed:
@@ -148,7 +150,7 @@ def _route_batch(
             database, conn, {event_id: events[event_id] for event_id in results}, now
         )
         for event_id in duplicates:
-            results[event_id] = replace(results[event_id], trace="[]", deliveries=[])
+            results[event_id] = replace(results[event_id], trace=pack(()), deliveries=[])
         store_rules_version(database, conn, rules, now)
         deliveries = [row for result in results.values() for row in result.deliveries]
         if deliveries:
@@ -160,7 +162,7 @@ def _route_batch(
             schema.events,
             ["id"],
             [
-                {"id": event_id, **marks, **result.names, "trace": result.trace}
+                {"id": event_id, **marks, **result.names, "packed_trace": result.trace}
                 for event_id, result in results.items()
             ],
         )
@@ -194,7 +196,7 @@ def _route_one(event: Event, rules: Rules, route: Route, now: datetime, history:
     """Route one event; an error becomes its trace and does not affect other events."""
     try:
         routing = route(event, now, history)
-        trace = json.dumps([item.to_json() for item in routing.traces])
+        trace = pack(routing.evaluated)
         rows = [delivery_row(planned, event, rules.hash, now) for planned in routing.planned]
         return RoutingResult(trace, rows, search_names(event.contact.name))
     except Exception as error:
@@ -210,8 +212,8 @@ def search_names(name: str | None) -> dict[str, str | None]:
     }
 
 
-def _error_trace(error: Exception) -> str:
-    return json.dumps([{"rule": "", "fired": False, "checks": [], "error": type(error).__name__}])
+def _error_trace(error: Exception) -> bytes:
+    return pack([Trace("", False, error=type(error).__name__)])
 
 
 _UNROUTED = (
@@ -223,9 +225,15 @@ _UNROUTED = (
 
 
 def store_rules_version(database: Database, conn: Connection, rules: Rules, now: datetime) -> None:
-    """Store the text of the rules under its hash."""
-    row = {"hash": rules.hash, "text": rules.text, "first_used_at": now}
-    conn.execute(database.insert_new(schema.rules), [row])
+    """Store the text of the rules and their outlines under the hash of the text."""
+    table = schema.rules
+    stored = select(table.c.hash).where(table.c.hash == rules.hash, table.c.outlines.is_not(None))
+    if conn.execute(stored).first() is not None:
+        return
+    outlines = pack_outlines(rules.outlines)
+    row = {"hash": rules.hash, "text": rules.text, "first_used_at": now, "outlines": outlines}
+    conn.execute(database.insert_new(table), [row])
+    conn.execute(update(table).where(table.c.hash == rules.hash).values(outlines=outlines))
 
 
 def delivery_row(

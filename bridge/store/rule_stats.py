@@ -11,9 +11,11 @@ from typing import Final
 from sqlalchemy import func, select
 
 from bridge.lifecycle import SuppressReason
+from bridge.rules.trace import Trace
 from bridge.store import schema
 from bridge.store.activity import SPANS, CountCache, read_counts
 from bridge.store.database import Database
+from bridge.store.traces import unpack
 
 MAX_TRACES: Final = 1000
 """Newest events whose traces are looked at."""
@@ -59,11 +61,12 @@ def rule_days(database: Database, cache: CountCache, rule: str, zone: tzinfo = U
     )
 
 
-def newest_traces(database: Database, event_types: Collection[str]) -> list[str]:
-    """Return the traces, as JSON, of the events of these types among the MAX_TRACES newest events."""
+def newest_traces(database: Database, rule: str, event_types: Collection[str]) -> list[Trace]:
+    """Return the traces of a rule for the events of these types among the MAX_TRACES newest events."""
     events = schema.events
     newest = select(events.c.id, events.c.type).order_by(events.c.received_at.desc()).limit(MAX_TRACES)
     with database.read() as conn:
         ids = [row.id for row in conn.execute(newest) if row.type in event_types]
-        traces = select(events.c.trace).where(events.c.id.in_(ids), events.c.trace.is_not(None))
-        return list(conn.execute(traces).scalars())
+        traces = select(events.c.trace, events.c.packed_trace).where(events.c.id.in_(ids))
+        rows = conn.execute(traces).all()
+    return [trace for row in rows for trace in unpack(row) or () if trace.rule == rule]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
@@ -11,7 +9,7 @@ from typing import Any, Final
 from bridge.connector.action_name import ActionName
 from bridge.lifecycle import SuppressReason
 from bridge.rules.misses import count_misses
-from bridge.rules.model import Rule, Trace
+from bridge.rules.model import Rule
 from bridge.rules.report import source_line
 from bridge.rules.summary import policy_in_words, rule_source
 from bridge.store.activity import SPANS, Activity, RuleActivity, read_activity
@@ -118,9 +116,4 @@ def rule_report(service: AdminService, name: str) -> dict[str, Any]:
 
 def misses(service: AdminService, rule: Rule) -> dict[str, Any]:
     """Return how often a rule fired for the newest events, and the first condition that was not true otherwise."""
-    traces = (_trace_of(json.loads(text), rule.name) for text in newest_traces(service.database, rule.when))
-    return asdict(count_misses(trace for trace in traces if trace is not None))
-
-
-def _trace_of(records: Sequence[Mapping[str, Any]], rule: str) -> Trace | None:
-    return next((Trace.from_json(record) for record in records if record["rule"] == rule), None)
+    return asdict(count_misses(newest_traces(service.database, rule.name, rule.when)))

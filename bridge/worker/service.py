@@ -18,8 +18,8 @@ from functools import partial
 from bridge.clock import uptime
 from bridge.errors import StoreUnavailable
 from bridge.events import Event
-from bridge.rules.model import Truth
 from bridge.rules.route import consent
+from bridge.rules.trace import Truth
 from bridge.store.database import Database
 from bridge.store.opt_outs import AddressHasher
 from bridge.store.policy_inputs import PolicyConfig

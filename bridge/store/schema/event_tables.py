@@ -55,7 +55,11 @@ events = Table(
     Column("routed_at", Instant,
            info=doc("When the rules were evaluated. Null while the event waits to be routed.")),
     Column("rules_hash", Text, info=doc("The rules that routed the event: `rules.hash`.")),
-    Column("trace", SealedText, info=doc("The evaluation of every rule, as JSON. Null once pruned or erased.")),
+    Column("trace", SealedText,
+           info=doc("The evaluation of every rule, as JSON, of events that were routed before there was `packed_trace`.")),
+    Column("packed_trace", SealedBytes,
+           info=doc("The evaluation of the rules for this type of event, as compressed JSON. Null once pruned or "
+                    "erased.")),
     Index("events_unrouted", "received_at", sqlite_where=text("routed_at IS NULL"),
           postgresql_where=text("routed_at IS NULL")),
     # On PostgreSQL, the indexes with text_pattern_ops find prefixes as well, whatever the collation.
@@ -99,6 +103,9 @@ rules = Table(
     Column("hash", Text, primary_key=True, info=doc("SHA-256 of the text.")),
     Column("text", Text, nullable=False, info=doc("The rules file.")),
     Column("first_used_at", Instant, nullable=False, info=doc("When these rules first routed an event.")),
+    Column("outlines", LargeBinary,
+           info=doc("Name, event types and state of each rule, as compressed JSON. They complete the traces. Null: "
+                    "these rules have only routed events whose traces are complete.")),
     info=doc("Every rules file that routed an event, by hash, so that a trace can be read "
               "with its rules."),
 )  # fmt: skip

@@ -10,7 +10,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from bridge.contacts.parse import Contact, UnreadableField
-from bridge.rules.model import Truth
+from bridge.rules.trace import Truth
 from bridge.store import schema
 from bridge.store.batches import SelectionChanged
 from bridge.store.queries import list_events

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute
 
 from bridge.connector.action_name import ActionName
 from bridge.connector.provider_records import provider_label
-from bridge.rules.model import Check, Trace
+from bridge.rules.trace import Check
 from bridge.rules.unmet import describe_check
 from bridge.store.delivery_context import EventContext, event_context
 from bridge.store.delivery_list import list_deliveries
@@ -100,7 +100,7 @@ def _checks(event: EventContext | None) -> list[tuple[Check, str]]:
     """Return the conditions of the rule that created the delivery, each in words."""
     if event is None or event.trace is None:
         return []
-    return [(check, describe_check(check)) for check in Trace.from_json(event.trace).checks]
+    return [(check, describe_check(check)) for check in event.trace.checks]
 
 
 def _obstacle(service: AdminService, action: Action, delivery: Mapping[str, Any]) -> str | None:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from bridge.events import EVENT_TYPES
-from bridge.rules.model import Check, Trace
+from bridge.rules.trace import Check, Trace
 from bridge.rules.unmet import describe_check, is_disabled, is_for_other_events, unmet_conditions
 from bridge.store.event_outcomes import outcomes_by_event
 from bridge.store.queries import list_events, stored_body

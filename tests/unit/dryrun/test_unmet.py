@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.rules.model import Check, Trace
 from bridge.rules.route import route
+from bridge.rules.trace import Check, Trace
 from bridge.rules.unmet import is_disabled, is_for_other_events, unmet_conditions
 
 PREVIOUS = "event.callMetadata.context.previousAttempts"

@@ -9,9 +9,9 @@ import pytest
 
 from bridge.rules.conditions import combine
 from bridge.rules.lookup import format_value
-from bridge.rules.model import Check, Truth
 from bridge.rules.operators import OPERATORS
 from bridge.rules.route import route
+from bridge.rules.trace import Check, Truth
 from tests.unit.rules.helpers import NOW, event_of, rules_of
 
 FIELD = "event.metadata.x"

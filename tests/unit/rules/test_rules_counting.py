@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 import pytest
 
 from bridge.events import Event
-from bridge.rules.model import Check
 from bridge.rules.route import route
+from bridge.rules.trace import Check
 from tests.unit.rules.helpers import NOW, diagnostics_of, event_of, rules_of
 
 EARLIER = {
@@ -105,7 +105,7 @@ def test_count_is_for_rules_only() -> None:
     file = """
     version: 1
     messaging: {consent: "count('call.*', '7d') < 3"}
-    alerts: [{use: crm.create_task, with: {subject: "{{ count('call.*', '7d') }}"}}]
+    alerts: [{use: crm.create_task, with: {subject: "{{ delivery.message }} {{ count('call.*', '7d') }}"}}]
     rules: [{name: a, when: call.*, do: [{use: crm.log_call}]}]
     """
     texts = [item.text for item in diagnostics_of(file) if item.level == "error"]

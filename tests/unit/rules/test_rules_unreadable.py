@@ -8,8 +8,9 @@ import pytest
 
 from bridge.connector.discovery import Registry
 from bridge.rules.load import load_or_raise
-from bridge.rules.model import Check, PlannedDelivery
+from bridge.rules.model import PlannedDelivery
 from bridge.rules.route import route
+from bridge.rules.trace import Check
 from tests.unit.rules.helpers import NOW, event_of, rules_of
 
 NO_COUNTRY_CODE = (

@@ -5,9 +5,10 @@ from __future__ import annotations
 from bridge.connector.discovery import Registry
 from bridge.rules.load import load_or_raise
 from bridge.rules.misses import Miss, count_misses
-from bridge.rules.model import Check, Rules, Trace
+from bridge.rules.model import Rules
 from bridge.rules.sources import join_sources
 from bridge.rules.summary import displayed_name, policy_in_words, rule_source
+from bridge.rules.trace import Check, Trace
 
 RULE = (
     "  - name: {name}\n    when: call.busy\n\n    do:\n      - use: slack.post\n        with: {{text: x}}\n"
