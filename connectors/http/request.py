@@ -45,7 +45,7 @@ class RequestParams(Params):
         "POST", "Method. DELETE has no body.", example="POST"
     )
     headers: dict[str, str] = param(
-        {}, "Further headers. Secrets belong into HTTP_TARGETS_<NAME>_HEADER.", example={"X-Source": "heppu"}
+        {}, "Further headers. Secrets belong in HTTP_TARGETS_<NAME>_HEADER.", example={"X-Source": "heppu"}
     )
     body: Any = param(
         "{{ event }}", "Body, sent as JSON. Default: the whole event.", example={"kind": "call"}
@@ -208,7 +208,7 @@ def _header_problem(params: Mapping[str, Any]) -> str | None:
     for name, value in headers.items() if isinstance(headers, Mapping) else ():
         if str(name).lower() in ("authorization", "proxy-authorization", "cookie"):
             return (
-                f"the header {name} is a secret, which does not belong into a rule: set HTTP_TARGETS_<NAME>_HEADER, "
+                f"the header {name} is a secret, which does not belong in a rule: set HTTP_TARGETS_<NAME>_HEADER, "
                 "and write `target`"
             )
         text = "" if "{{" in str(value) or "{%" in str(value) else str(value)

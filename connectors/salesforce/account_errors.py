@@ -66,7 +66,8 @@ _GRANT_ACCESS = (
 _AUTHENTICATION: Mapping[str, str] = {
     "API_CURRENTLY_DISABLED": _API_ENABLED,
     "API_DISABLED_FOR_ORG": f"{_API_ENABLED}; the edition must include the API (Enterprise, Unlimited, Developer)",
-    "INVALID_SESSION_ID": "",
+    "INVALID_SESSION_ID": "a new session is refused as well: check the session and IP settings of the integration "
+    "user, and that its permission set has API Enabled",
 }
 _OWN_FIELD_NAMES = """
 Id Name FirstName LastName Company Email Phone MobilePhone HomePhone OtherPhone LastActivityDate LastModifiedDate

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
+from bridge.connector import TokenSource
 from bridge.errors import AccountError, ConfigError, OutcomeUnknown, PermanentError, TransientError
 
 from .account_errors import PERMISSION_SET, hidden_object
@@ -42,9 +43,9 @@ def _not_from_salesforce() -> OutcomeUnknown:
 class Org:
     """Client of one Salesforce org."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tokens: TokenSource) -> None:
         self.settings = settings
-        self.session = Session(settings)
+        self.session = Session(settings, tokens)
         self._time_zone: str | None = None
         self._closed_status: dict[str, tuple[float, str]] = {}
         self.task_field_missing_until = 0.0
@@ -224,9 +225,9 @@ def _zone_name(organizations: Sequence[Record]) -> str:
 
 
 @connector.client
-def client(settings: Settings) -> Org:
+def client(settings: Settings, tokens: TokenSource) -> Org:
     """Return a client of the org. It sends no request before its first use."""
-    return Org(settings)
+    return Org(settings, tokens)
 
 
 def typed(object_type: str, record: Mapping[str, Any]) -> Record:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
-import time
 import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -12,8 +10,9 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import requests
+from pydantic import SecretStr
 
-from bridge.connector import DeadlineAdapter, parse_retry_after, report_quota
+from bridge.connector import DeadlineAdapter, Token, TokenSource, parse_retry_after, report_quota
 from bridge.errors import AuthenticationError, DeliveryError, QuotaExhausted, RateLimited, TransientError
 
 from .login_errors import redirect_failure
@@ -67,104 +66,108 @@ class QuotaAdapter(DeadlineAdapter):
         return response
 
 
+class Transport:
+    """HTTP connections to an org, over which the SDK logs in and sends its requests.
+
+    The SDK supports https and salesforce.com only; the adapter redirects to any other address.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        host = urlsplit(settings.url).hostname or ""
+        direct = settings.url.startswith("https://") and host.endswith(".salesforce.com")
+        self.domain = host.removesuffix(".salesforce.com") if direct else "redirected.my"
+        self.adapter = QuotaAdapter(
+            settings.max_quota_fraction,
+            None if direct else settings.url,
+            connector.limits_of(settings).concurrency,
+        )
+        self.http = requests.Session()
+        self.http.trust_env = False
+        self.http.mount("https://", self.adapter)
+
+
 class Session:
-    """Session shared by all threads. Logs in on first use, and once more when the session has expired.
+    """Session shared by all threads, with a token that all processes share.
 
     The SDK's own renewal loops if a session is rejected repeatedly, and each thread renews for itself. The SDK
     therefore gets a session that it cannot renew.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        host = urlsplit(settings.url).hostname or ""
-        direct = settings.url.startswith("https://") and host.endswith(".salesforce.com")
-        # The SDK supports https and salesforce.com only; the adapter redirects to any other address.
-        self._adapter = QuotaAdapter(
-            settings.max_quota_fraction,
-            None if direct else settings.url,
-            connector.limits_of(settings).concurrency,
-        )
-        self._domain = host.removesuffix(".salesforce.com") if direct else "redirected.my"
-        self._http = requests.Session()
-        self._http.trust_env = False
-        self._http.mount("https://", self._adapter)
-        self._lock = threading.Lock()
-        self._api: Salesforce | None = None
-        self._logged_in_at = 0.0
-        self.close = self._http.close
+    def __init__(self, settings: Settings, tokens: TokenSource) -> None:
+        self._api_version = settings.api_version
+        self._tokens = tokens
+        self._transport = Transport(settings)
+        self._current: tuple[Token, Salesforce] | None = None
+        self.close = self._transport.http.close
 
     @property
     def usage(self) -> str:
         """`18/5000`: requests of the whole org in the last 24 hours, as last reported by Salesforce."""
-        return self._adapter.usage
+        return self._transport.adapter.usage
 
     def run(self, call: Callable[[Salesforce], T]) -> T:
         """Return the result of an SDK call. If the session has expired, log in and call once more."""
-        api = self._current(rejected=None)
+        token = self._tokens.current()
         try:
-            return call(api)
+            return call(self._api(token))
         except SalesforceError as error:
             if error.status != 401:
                 raise
-        return call(self._current(rejected=api))
+        return call(self._api(self._tokens.current(refused=token)))
 
-    def _current(self, rejected: Salesforce | None) -> Salesforce:
-        """Return the current session. `rejected` is replaced by a single login for all threads."""
-        with self._lock:
-            if self._api is not None and self._api is not rejected:
-                return self._api
-            if rejected is not None and time.monotonic() - self._logged_in_at < 10:
-                raise AuthenticationError(
-                    "Salesforce rejects a session that it issued a moment ago",
-                    fix="check the session and IP settings of the integration user, and that its permission set has "
-                    "API Enabled",
-                )
-            self._api = None
-            token, instance = self._log_in()
-            self._logged_in_at = time.monotonic()
-            self._api = Salesforce(
-                session_id=token,
-                instance=f"{self._domain}.salesforce.com" if self._adapter.redirect_to else instance,
-                session=self._http,
-                version=self._settings.api_version,
-            )
-            return self._api
+    def _api(self, token: Token) -> Salesforce:
+        current = self._current
+        if current is not None and current[0] == token:
+            return current[1]
+        domain = f"{self._transport.domain}.salesforce.com"
+        api = Salesforce(
+            session_id=token.access.get_secret_value(),
+            instance=domain if self._transport.adapter.redirect_to else token.url or domain,
+            session=self._transport.http,
+            version=self._api_version,
+        )
+        self._current = (token, api)
+        return api
 
-    def _log_in(self) -> tuple[str, str]:
-        settings = self._settings
-        credentials: dict[str, Any] = {
-            "consumer_key": settings.consumer_key.get_secret_value(),
-            "session": self._http,
+
+@connector.token
+def token(settings: Settings, previous: Token | None) -> Token:
+    """Log in. Salesforce does not tell when a session expires, so it is used until it is refused."""
+    del previous
+    transport = Transport(settings)
+    credentials: dict[str, Any] = {
+        "consumer_key": settings.consumer_key.get_secret_value(),
+        "session": transport.http,
+    }
+    if settings.consumer_secret is not None:
+        credentials |= {
+            "consumer_secret": settings.consumer_secret.get_secret_value(),
+            "domain": transport.domain,
         }
-        if settings.consumer_secret is not None:
-            credentials |= {
-                "consumer_secret": settings.consumer_secret.get_secret_value(),
-                "domain": self._domain,
-            }
-        else:
-            is_test_org = self._domain.endswith((".sandbox.my", ".scratch.my"))
-            credentials |= {
-                "username": settings.username,
-                "privatekey_file": settings.private_key_file,
-                "domain": "test" if is_test_org else "login",
-                "instance_url": self._domain,
-            }
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the SDK's warnings contain the consumer key
-                token, instance = SalesforceLogin(**credentials)
-        except requests.RequestException as error:
-            # No record was sent yet, whatever the outcome of the login.
-            raise TransientError(f"no login: {type(error).__name__}", reason="network") from error
-        except (AttributeError, TypeError) as error:
-            raise TransientError(
-                "the response to the login is not Salesforce's: check for a proxy in between"
-            ) from error
-        except (SalesforceError, DeliveryError):
-            raise
-        except Exception as error:
-            raise AuthenticationError(
-                f"SALESFORCE_PRIVATE_KEY_FILE cannot sign the login ({type(error).__name__})",
-                fix="set it to an RSA private key in PEM format",
-            ) from error
-        return str(token), str(instance)
+    else:
+        is_test_org = transport.domain.endswith((".sandbox.my", ".scratch.my"))
+        credentials |= {
+            "username": settings.username,
+            "privatekey_file": settings.private_key_file,
+            "domain": "test" if is_test_org else "login",
+            "instance_url": transport.domain,
+        }
+    try:
+        with transport.http, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the SDK's warnings contain the consumer key
+            access, instance = SalesforceLogin(**credentials)
+    except requests.RequestException as error:
+        # No record was sent yet, whatever the outcome of the login.
+        raise TransientError(f"no login: {type(error).__name__}", reason="network") from error
+    except (AttributeError, TypeError) as error:
+        raise TransientError(
+            "the response to the login is not Salesforce's: check for a proxy in between"
+        ) from error
+    except (SalesforceError, DeliveryError):
+        raise
+    except Exception as error:
+        raise AuthenticationError(
+            f"SALESFORCE_PRIVATE_KEY_FILE cannot sign the login ({type(error).__name__})",
+            fix="set it to an RSA private key in PEM format",
+        ) from error
+    return Token(SecretStr(str(access)), url=str(instance))

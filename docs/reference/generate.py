@@ -119,7 +119,7 @@ def _variables(model: type[EnvironmentModel], prefix: str, limits: Limits | None
 
 
 def _plain(value: Any) -> str:
-    if value in (None, "", (), False):
+    if value in (None, "", (), {}, False):
         return ""
     text = str(value)
     if isinstance(value, timedelta):

@@ -224,7 +224,6 @@ def test_user_deactivated_during_a_session_is_named(
     salesforce: CrmConnection, sandbox: RunningSandbox
 ) -> None:
     salesforce.deliver("log_call")
-    salesforce.connected.client.session._logged_in_at -= 3600
     sandbox.salesforce.sessions.user_active = False
     sandbox.salesforce.expire_sessions()
     with pytest.raises(AccountError, match="inactive, frozen or locked out"):
