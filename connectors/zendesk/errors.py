@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +21,9 @@ MISSING = "not_found"
 """Code of the PermanentError for a record that does not exist, or that the agent may not see."""
 OTHER_BODY = "idempotency_key"
 """Code of the PermanentError for a request whose idempotency key was used with another body."""
+UPDATES_PER_TICKET = 30
+"""Updates that Zendesk accepts of one ticket from one agent in ten minutes; all tickets together have 20 (trial), 100 or 300 a minute."""
+_USED_UP = re.compile(r"total=(\d+); remaining=0\b")
 _TRIAL_ENDED = "reactivate the account or its subscription in Zendesk"
 
 
@@ -92,11 +96,22 @@ def _texts(fields: dict[str, Any]) -> list[str]:
 
 
 def _rate_limited(response: httpx.Response) -> RateLimited:
-    """Return the error of a limit: that of one ticket for an update while the account has requests left."""
-    remaining = response.headers.get("X-Rate-Limit-Remaining", "")
-    is_of_ticket = response.request.method == "PUT" and remaining.isdecimal() and int(remaining) > 0
+    """Return the error of a limit, which is that of one ticket or that of the account."""
+    is_of_ticket = _is_limit_of_ticket(response)
     return RateLimited(
         "Zendesk: too many updates of this ticket" if is_of_ticket else "Zendesk: too many requests",
         retry_after=parse_retry_after(response.headers.get("Retry-After")),
         per_object=is_of_ticket,
     )
+
+
+def _is_limit_of_ticket(response: httpx.Response) -> bool:
+    """Return whether an update was refused because of its ticket: by the limit that is used up, if a header names it,
+    else if the account has requests left."""
+    if response.request.method != "PUT":
+        return False
+    used_up = _USED_UP.search(response.headers.get("Zendesk-RateLimit-tickets-update", ""))
+    if used_up:
+        return int(used_up[1]) == UPDATES_PER_TICKET
+    remaining = response.headers.get("X-Rate-Limit-Remaining", "")
+    return remaining.isdecimal() and int(remaining) > 0

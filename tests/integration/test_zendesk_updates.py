@@ -199,13 +199,23 @@ def test_limit_of_one_ticket_stops_only_its_updates(zendesk: CrmConnection, acco
     assert timedelta(minutes=9) < raised.value.retry_after <= timedelta(minutes=10, seconds=1)
 
 
-def test_limit_of_the_account_stops_the_connection(zendesk: CrmConnection, sandbox: RunningSandbox) -> None:
-    sandbox.fault(
-        "zendesk", method="PUT", status=429, headers={"Retry-After": "20", "X-Rate-Limit-Remaining": "0"}
-    )
+def test_limit_of_all_updates_stops_the_connection(zendesk: CrmConnection, account: Zendesk) -> None:
+    for number in range(100):
+        account.count_update(number + 2)
     with pytest.raises(RateLimited) as raised:
         zendesk.deliver("update_ticket", chat(zendesk), SOLVED)
-    assert (raised.value.per_object, raised.value.retry_after) == (False, timedelta(seconds=20))
+    assert (raised.value.per_object, raised.value.retry_after) == (False, timedelta(seconds=60))
+
+
+@pytest.mark.parametrize(("remaining", "per_object"), [("0", False), ("180", True)])
+def test_limit_without_a_name_is_the_account_s_if_that_has_no_requests_left(
+    zendesk: CrmConnection, sandbox: RunningSandbox, remaining: str, per_object: bool
+) -> None:
+    headers = {"Retry-After": "20", "X-Rate-Limit-Remaining": remaining}
+    sandbox.fault("zendesk", method="PUT", status=429, headers=headers)
+    with pytest.raises(RateLimited) as raised:
+        zendesk.deliver("update_ticket", chat(zendesk), SOLVED)
+    assert (raised.value.per_object, raised.value.retry_after) == (per_object, timedelta(seconds=20))
 
 
 # ---------------------------------------------------------------- links and checks

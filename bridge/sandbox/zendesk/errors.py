@@ -41,9 +41,16 @@ def not_found() -> ProviderError:
     return ProviderError(error_response(404, "Not found"))
 
 
-def too_many(seconds: int, remaining: int, description: str) -> ProviderError:
-    """Return the error of a limit, with the requests that the account has left in this minute."""
+def too_many(seconds: int, remaining: int, description: str, updates: int | None = None) -> ProviderError:
+    """Return the error of a limit, with the requests that the account has left in this minute.
+
+    `updates` is the limit of an endpoint for updates, which has a header of its own.
+    """
     response = error_response(429, description)
     response.headers["Retry-After"] = str(seconds)
     response.headers["X-Rate-Limit-Remaining"] = str(remaining)
+    if updates is not None:
+        response.headers["Zendesk-RateLimit-tickets-update"] = (
+            f"total={updates}; remaining=0; resets={seconds}"
+        )
     return ProviderError(response)

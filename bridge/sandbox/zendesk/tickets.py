@@ -150,7 +150,7 @@ class TicketApi(UserApi):
     def _update(self, request: ProviderRequest) -> Response:
         ticket = self._ticket(request)
         values = _ticket_of(request)
-        self._limit_updates(ticket["id"])
+        self.count_update(ticket["id"])
         if ticket["status"] == "closed":
             raise invalid("status", "Status: closed prevents ticket update")
         if values.get("safe_update") and values.get("updated_stamp") != ticket["updated_at"]:
@@ -166,17 +166,18 @@ class TicketApi(UserApi):
         self._audit(ticket, values, events)
         return JSONResponse({"ticket": ticket, "audit": self.audits[ticket["id"]][-1]})
 
-    def _limit_updates(self, ticket_id: int) -> None:
+    def count_update(self, ticket_id: int) -> None:
+        """Count an update. Raise ProviderError if it is one too many."""
         now = self.now()
         recent = self._updates.setdefault(ticket_id, deque())
         while recent and recent[0] <= now - TICKET_WINDOW:
             recent.popleft()
         if len(recent) >= UPDATES_PER_TICKET:
             wait = int((recent[0] + TICKET_WINDOW - now).total_seconds()) + 1
-            raise too_many(wait, 180, "Number of allowed updates of this ticket exceeded")
+            raise too_many(wait, 180, "Number of allowed updates of this ticket exceeded", UPDATES_PER_TICKET)
         in_minute = sum(time > now - _MINUTE for times in self._updates.values() for time in times)
         if in_minute >= UPDATES_PER_MINUTE:
-            raise too_many(60, 0, "Number of allowed ticket updates per minute exceeded")
+            raise too_many(60, 180, "Number of allowed ticket updates exceeded", UPDATES_PER_MINUTE)
         recent.append(now)
 
     def _audit(self, ticket: Record, values: Record, events: list[Record]) -> None:
