@@ -10,7 +10,7 @@ from typing import Any
 
 from bridge.connector.action_name import ActionName
 from bridge.connector.api import Action
-from bridge.connector.discovery import read_settings
+from bridge.connector.discovery import name_variables, read_settings
 from bridge.connector.params import is_team_only
 from bridge.connector.rule_checks import Location, Place
 from bridge.errors import BridgeError
@@ -157,15 +157,16 @@ def _check_params(
     """Add the error that the connector finds in the values of a step, if its settings are known."""
     if action.run_check_params is None or context.environ is None or not context.needs_settings:
         return
+    connector = context.registry.connector(action.connector)
     try:
-        settings = read_settings(context.registry.connector(action.connector), connection, context.environ)
+        settings = read_settings(connector, connection, context.environ)
     except BridgeError:
         return  # the connection is not set up, which is reported once
     literals = {name: value for name, value in params.items() if not has_template(value)}
     literals |= {name: None for name in params_of(action) if name not in params}
     problem = action.run_check_params(settings, literals)
     if problem:
-        context.error(node, problem)
+        context.error(node, name_variables(problem, connector, connection))
 
 
 def _check_team_params(context: ParseContext, node: Node, action: Action, params: Mapping[str, Any]) -> None:

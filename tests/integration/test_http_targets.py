@@ -230,6 +230,13 @@ def test_receiver_is_checked_when_the_rules_are_loaded(
         assert problem in found[0]
 
 
+def test_missing_target_of_a_second_connection_names_its_variable(service: StubServer) -> None:
+    text = "version: 1\nrules: [{name: a, when: call.busy, do: [{use: http.request, connection: http_eu, %s}]}]\n"
+    settings = {"HTTP_EU_TARGETS_ZAPIER": f"{service.url}/eu"}
+    loaded = load(text % "with: {target: make}", path="rules.yaml", registry=Registry(), environ=settings)
+    assert "set HTTP_EU_TARGETS_MAKE to its URL" in loaded.diagnostics[0].text
+
+
 def test_old_name_is_still_accepted(service: StubServer) -> None:
     with connect(http, {"HTTP_ALLOWED_HOSTS": urlsplit(service.url).netloc}) as sender:
         sender.run("post", {"url": f"{service.url}/heppu", "body": {"a": 1}})
