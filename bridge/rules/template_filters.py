@@ -288,10 +288,25 @@ def to_markdown(value: Any) -> str:
     return text
 
 
+_MENTIONS_AND_LINKS: Final = re.compile(
+    r"<(?=[!@#/A-Za-z])|\](?=[(\[:])|@(?=everyone|here|channel|all)|(?<!\w)@(?=\w)"
+)
+
+
+def to_plain(value: Any) -> str:
+    """Return a scalar with an invisible space in what Discord, Slack, Teams or Markdown read as a mention or a link.
+
+    Email addresses and other text stay as they are.
+    """
+    text = value.unescape() if isinstance(value, Markup) else to_text(value)
+    return _MENTIONS_AND_LINKS.sub("\\g<0>\u200b", text)
+
+
 ESCAPES: Final[Mapping[MarkupLanguage | None, Callable[[Any], str]]] = {
     None: to_text,
     "html": to_html,
     "slack": to_slack,
     "markdown": to_markdown,
+    "plain": to_plain,
 }
 """How a value is written in each markup language; None: plain text."""

@@ -193,6 +193,14 @@ class TestSlackBot(ConnectorConformance):
             yield SlackBotProvider(sandbox)
 
 
+class TestApprise(ConnectorConformance):
+    connector = load_connector("apprise")
+    http = False  # the library says only whether a service took a message
+
+    def environ(self, url: str) -> Mapping[str, str]:
+        return {"APPRISE_URL": f"{url.replace('http', 'json')}/secret-of-the-service"}
+
+
 class TestTeams(ConnectorConformance):
     connector = load_connector("teams")
 

@@ -40,7 +40,10 @@ SNIPPETS = [
         ("cookbook", COOKBOOK),
         ("hubspot", HUBSPOT),
         ("twilio", TWILIO),
-        *((name, (ROOT / "docs" / f"{name}.md").read_text("utf-8")) for name in ("pipedrive", "slack", "teams", "zendesk", "http")),
+        *(
+            (name, (ROOT / "docs" / f"{name}.md").read_text("utf-8"))
+            for name in ("apprise", "http", "pipedrive", "slack", "teams", "zendesk")
+        ),
     )
     for match in re.finditer(r"```yaml\n(.*?)```", page, re.DOTALL)
 ]
