@@ -10,6 +10,7 @@ from typing import Protocol
 
 from bridge.connector.contact_profile import ContactProfile
 from bridge.connector.provider_records import RecordLink
+from bridge.connector.steps import Steps
 from bridge.contacts.parse import Contact
 from bridge.errors import ConfigError
 from bridge.events import Event
@@ -115,6 +116,8 @@ class Context:
     """Header by which a service of your own continues the trace of this attempt; None if traces are off."""
     find_crm_record: Callable[[], RecordLink | None] = lambda: None
     """Return the contact's record in a CRM, if a connection has found it before. It takes one query of the database."""
+    steps: Steps = field(default_factory=Steps.in_memory)
+    """The steps of this delivery; use `step`."""
     ids_used_by_others: Callable[[Iterable[str]], Set[str]] | None = None
     """Return those of the given external IDs that belong to other deliveries of the connection.
 
@@ -124,6 +127,23 @@ class Context:
     """Return when a phone number last sent a message on the action's channel, to this number of the connection (to any,
     if None). None: it has not within 7 days, or nothing is stored of it. Channels such as WhatsApp take free text only
     for some time after it."""
+
+    def step(
+        self,
+        name: str,
+        function: Callable[[], str | int | None],
+        lookup: Callable[[], str | int | None] | None = None,
+    ) -> str | None:
+        """Make one of several writes of an action, once; return the ID that `function` returned.
+
+        The ID is stored under the idempotency key before this returns. A later attempt, in whichever worker, returns
+        it without calling the function. If the outcome of the step is unknown (a lost response, a killed worker), the
+        next attempt runs the action again and calls `lookup` first: it returns the ID of the record (or any text), None
+        if the step provably did not take effect, or raises LookupInconclusive. Without a `lookup`, the delivery needs
+        review. An action that takes steps makes every write in one. A step that each event of a conversation needs has
+        the event's ID in its name. Raise TypeError for a name that is not unique in the attempt.
+        """
+        return self.steps.take(name, function, lookup)
 
     @property
     def contact(self) -> Contact:

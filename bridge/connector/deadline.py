@@ -100,6 +100,13 @@ def note_write() -> None:
         deadline.wrote = True
 
 
+def forget_writes() -> None:
+    """Note that what was written so far is recorded, so that a retry does not repeat it."""
+    deadline = _deadline.get()
+    if deadline is not None:
+        deadline.wrote = False
+
+
 def has_written() -> bool:
     """Return whether the attempt may have taken effect already."""
     deadline = _deadline.get()

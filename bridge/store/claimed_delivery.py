@@ -25,6 +25,8 @@ class ClaimedDelivery:
     """The external ID of the record that the idempotency key already created."""
     quiet_hours_start: datetime | None = None
     """For a message: when the recipient's quiet hours start."""
+    has_steps: bool = False
+    """True for a running delivery whose action has recorded a step (`Context.step`)."""
     probe: bool = False
     """True for the probe of an open circuit breaker; a failed probe uses up no attempt."""
 
@@ -46,14 +48,14 @@ class ClaimedDelivery:
             outcome_unknown_since += max(now - delivery.run_at, timedelta(0))
         return cls(
             delivery, event, delivery.fencing_token + 1, now, delivery.first_attempt_at or now,
-            outcome_unknown_since, existing_id, quiet_hours_start, probe,
+            outcome_unknown_since, existing_id, quiet_hours_start, probe=probe,
         )  # fmt: skip
 
     @classmethod
-    def running_claim(cls, delivery: Delivery, event: Event) -> ClaimedDelivery:
+    def running_claim(cls, delivery: Delivery, event: Event, *, has_steps: bool) -> ClaimedDelivery:
         """Return the claim of a running delivery, which this or another worker made."""
         started_at = delivery.possibly_sent_at or delivery.occurred_at
         return cls(
             delivery, event, delivery.fencing_token, started_at, delivery.first_attempt_at or started_at,
-            delivery.outcome_unknown_since,
+            delivery.outcome_unknown_since, has_steps=has_steps,
         )  # fmt: skip

@@ -12,6 +12,7 @@ from sqlalchemy import and_, delete, exists, select
 
 from bridge.rules.model import Rules
 from bridge.store import schema
+from bridge.store.action_steps import delete_steps
 from bridge.store.database import Database
 from bridge.store.deleted_event_keys import keep_keys
 from bridge.store.retention import ERASED, retention_windows
@@ -61,6 +62,7 @@ def _delete_deliveries(database: Database, age: timedelta, rules: Rules) -> int:
         locked = select(table.c.id).where(table.c.id.in_(ids), wanted).order_by(table.c.id).with_for_update()
         ids = list(conn.execute(locked).scalars())
         conn.execute(delete(_ATTEMPTS).where(_ATTEMPTS.c.delivery_id.in_(ids)))
+        delete_steps(conn, ids)
         return conn.execute(delete(table).where(table.c.id.in_(ids))).rowcount
 
 

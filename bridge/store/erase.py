@@ -27,6 +27,7 @@ from bridge.ids import new_id
 from bridge.lifecycle import ALLOWED, DeliveryState, Transition
 from bridge.policy import channels_of
 from bridge.store import schema
+from bridge.store.action_steps import delete_steps
 from bridge.store.audit_log import record_audit
 from bridge.store.contact_cache import delete_cached_contacts
 from bridge.store.contact_data import (
@@ -142,6 +143,7 @@ def _clear_deliveries(conn: Connection, deliveries: Sequence[Delivery], address:
     conn.execute(
         update(schema.attempts).where(schema.attempts.c.delivery_id.in_(delivery_ids)).values(detail=None)
     )
+    delete_steps(conn, delivery_ids)
     for old_key in sorted(
         {item.idempotency_key for item in deliveries if address_key(address) in item.idempotency_key.lower()}
     ):

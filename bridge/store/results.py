@@ -20,6 +20,7 @@ from bridge.errors import DeliveryError
 from bridge.lifecycle import AttemptOutcome, DeliveryState, KeyEffect, Transition
 from bridge.policy import event_precedence
 from bridge.store import schema
+from bridge.store.action_steps import deliveries_with_steps
 from bridge.store.bulk import bulk_update
 from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.connection_stats import FinishedAttempt, count_attempts
@@ -330,4 +331,8 @@ def find_expired_leases(
         )
         deliveries = [Delivery.from_row(row) for row in rows]
         events = events_by_delivery(database, conn, deliveries)
-        return [ClaimedDelivery.running_claim(item, events[item.id]) for item in deliveries], now
+        with_steps = deliveries_with_steps(conn, [item.id for item in deliveries])
+        return [
+            ClaimedDelivery.running_claim(item, events[item.id], has_steps=item.id in with_steps)
+            for item in deliveries
+        ], now

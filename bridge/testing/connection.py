@@ -6,6 +6,7 @@ import asyncio
 import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -284,6 +285,7 @@ class Connected:
     ) -> BatchItem[Any]:
         about = about or (context.event if context else event())
         context = context or build_context(about, action, self.name)
+        context = replace(context, steps=context.steps.next_attempt())
         values = render_params(action, params, about, context.now)
         return BatchItem(action.params.model_validate(values), context)
 

@@ -18,7 +18,16 @@ from bridge.connector import Action, BatchItem, Connector, Context, Success
 from bridge.connector.deadline import attempt_deadline
 from bridge.connector.discovery import name_variables_of
 from bridge.connector.params import truncation_notes
-from bridge.errors import AccountError, DeliveryError, LookupInconclusive, OutcomeUnknown, PermanentError
+from bridge.connector.steps import Steps
+from bridge.errors import (
+    AccountError,
+    DeliveryError,
+    LookupInconclusive,
+    OutcomeUnknown,
+    PermanentError,
+    TransientError,
+)
+from bridge.store.action_steps import StoredSteps
 from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.contact_cache import StoredContactCache
 from bridge.store.database import Database
@@ -29,15 +38,16 @@ from bridge.worker.account import Account
 from bridge.worker.attempt_traces import traceparent_of
 from bridge.worker.provider_links import ProviderLinks
 from bridge.worker.result_policy import (
+    ActionRun,
     NotStarted,
-    Rerun,
     UnsupportedByThisVersion,
+    can_resume,
     gives_up,
     may_repeat,
     to_delivery_error,
 )
 
-CallResult = Success | Exception | Rerun | None
+CallResult = Success | Exception | ActionRun | None
 """Return value or exception of a call for one delivery; None from a lookup: the provider does not have it."""
 
 
@@ -61,20 +71,37 @@ class AttemptRunner:
         if action is None:
             message = f"this version has no action `{delivery.action}`; left for a worker of a newer version"
             return [UnsupportedByThisVersion(message)] * len(call)
-        looks_up = delivery.kind == "lookup" and not _is_repeated(call[0], action)
-        results = self._run(account, action, call, deadline, looks_up=looks_up)
+        steps = [self._steps_of(claimed, action) for claimed in call]
+        repeats = delivery.kind == "lookup" and _is_repeated(call[0], action)
+        looks_up = delivery.kind == "lookup" and not repeats and not self._resumes(call[0], steps[0])
+        results = self._run(account, action, call, steps, deadline, looks_up=looks_up)
         for result in results:
             if isinstance(result, AccountError):
                 name_variables_of(result, account.connector, account.name)
-        if delivery.kind == "send" or looks_up:
+        if looks_up:
             return results
-        return [_rerun(result) for result in results]
+        return [
+            _as_run(claimed, action, result, taken, repeats=repeats)
+            for claimed, result, taken in zip(call, results, steps, strict=True)
+        ]
+
+    def _steps_of(self, claimed: ClaimedDelivery, action: Action) -> Steps:
+        resumes = claimed.delivery.kind == "lookup" and not _is_repeated(claimed, action)
+        return Steps(StoredSteps(self.database, claimed), resumes=resumes)
+
+    def _resumes(self, claimed: ClaimedDelivery, steps: Steps) -> bool:
+        """Return True if a delivery with an unknown outcome has taken steps: its action runs again."""
+        try:
+            return can_resume(claimed) and steps.is_used
+        except TransientError:  # without a database, the lookup fails as well and is repeated
+            return False
 
     def _run(
         self,
         account: Account,
         action: Action,
         call: Sequence[ClaimedDelivery],
+        steps: Sequence[Steps],
         deadline: float,
         *,
         looks_up: bool,
@@ -83,7 +110,7 @@ class AttemptRunner:
             with attempt_deadline(deadline):
                 if uptime() >= deadline:
                     return [NotStarted()] * len(call)
-                return self._call(account, action, call, looks_up=looks_up)
+                return self._call(account, action, call, steps, looks_up=looks_up)
         except LookupInconclusive as error:
             return [error]
         except Exception as error:
@@ -93,9 +120,17 @@ class AttemptRunner:
             return [OutcomeUnknown(f"{type(error).__name__}: {error}", reason="internal_error")] * len(call)
 
     def _call(
-        self, account: Account, action: Action, call: Sequence[ClaimedDelivery], *, looks_up: bool
+        self,
+        account: Account,
+        action: Action,
+        call: Sequence[ClaimedDelivery],
+        steps: Sequence[Steps],
+        *,
+        looks_up: bool,
     ) -> list[CallResult]:
-        prepared = [self._batch_item(action, claimed) for claimed in call]
+        prepared = [
+            self._batch_item(action, claimed, taken) for claimed, taken in zip(call, steps, strict=True)
+        ]
         items = [item for item in prepared if isinstance(item, BatchItem)]
         if not items:
             return [item if isinstance(item, Exception) else None for item in prepared]
@@ -106,7 +141,7 @@ class AttemptRunner:
         return [next(results) if isinstance(item, BatchItem) else item for item in prepared]
 
     def _batch_item(
-        self, action: Action, claimed: ClaimedDelivery
+        self, action: Action, claimed: ClaimedDelivery, steps: Steps
     ) -> BatchItem[Any] | UnsupportedByThisVersion:
         """Build the params and the context of one delivery."""
         delivery = claimed.delivery
@@ -144,6 +179,7 @@ class AttemptRunner:
                 unsubscribe_url=link,
                 internal=internal,
                 traceparent=traceparent_of(claimed),
+                steps=steps,
                 find_crm_record=lambda: self.links.crm_record(self.database, claimed.event.contact),
                 ids_used_by_others=lambda ids: external_ids_in_use(
                     self.database, delivery.connection, delivery.id, ids
@@ -155,21 +191,30 @@ class AttemptRunner:
         )
 
 
-def run_lookup(action: Action, client: Any, item: BatchItem[Any]) -> CallResult:
-    """Return what the action's lookup found. Exceptions of the connector propagate."""
-    return _with_notes(_checked(_await(_lookup_of(action)(client, item.params, item.context))), item)
-
 def _is_repeated(claimed: ClaimedDelivery, action: Action) -> bool:
     """Return True if the action may simply run again: the provider remembers the token of the first attempt."""
     now = claimed.started_at
     return may_repeat(claimed, action, now) and not gives_up(claimed, claimed.delivery.attempts, now)
 
 
-def _rerun(result: CallResult) -> CallResult:
-    if isinstance(result, NotStarted | UnsupportedByThisVersion | Rerun):
+def _as_run(
+    claimed: ClaimedDelivery, action: Action, result: CallResult, steps: Steps, *, repeats: bool
+) -> CallResult:
+    """Return the result with what it says about earlier attempts, and whether the action can run again."""
+    if isinstance(result, NotStarted | UnsupportedByThisVersion | ActionRun):
         return result
-    return Rerun(result, resolved=isinstance(result, PermanentError))
+    if isinstance(result, DeliveryError) and steps.was_used and steps.done:
+        result.detail = f"{result.detail}; done before: {', '.join(steps.done)}"
+    if repeats:
+        return ActionRun(result, resolved=isinstance(result, PermanentError))
+    if action.idempotent is True or not (steps.was_used and can_resume(claimed)):
+        return result
+    return ActionRun(result, steps.is_resolved, has_steps=True)
 
+
+def run_lookup(action: Action, client: Any, item: BatchItem[Any]) -> CallResult:
+    """Return what the action's lookup found. Exceptions of the connector propagate."""
+    return _with_notes(_checked(_await(_lookup_of(action)(client, item.params, item.context))), item)
 
 
 def run_action(
@@ -206,12 +251,12 @@ def run_action(
 
 
 def _lookup_of(action: Action) -> Callable[..., Any]:
+    if action.run_lookup is None and isinstance(action.idempotent, timedelta):
+        raise LookupInconclusive("the provider no longer knows the token of the earlier attempt")
     if action.run_lookup is None:
         raise OutcomeUnknown("this action no longer has a lookup", reason="internal_error")
     return action.run_lookup
 
-    if action.run_lookup is None and isinstance(action.idempotent, timedelta):
-        raise LookupInconclusive("the provider no longer knows the token of the earlier attempt")
 
 def _checked(returned: object) -> CallResult:
     """Return the action's result, or an unknown outcome if it has the wrong type."""

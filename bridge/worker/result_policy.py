@@ -12,8 +12,9 @@ LookupInconclusive  needs_review                   needs_review (nothing happene
 OutcomeUnknown or an unexpected error
                     retry on schedule              lookup after the lookup delay; without a lookup: needs_review
 
-While the provider remembers the idempotency token (`idempotent=timedelta(...)`), an action is run again on schedule
-after an unknown outcome, which stays unknown until it succeeds or is rejected. Then the right column applies.
+An action that takes steps (`Context.step`) is run again on schedule after an unknown outcome, and looks up the step
+that was not finished. While the provider remembers the idempotency token (`idempotent=timedelta(...)`), an action is
+run again as well, and its outcome stays unknown until it succeeds or is rejected. Then the right column applies.
 
 not started         requeued immediately           requeued immediately (the provider was not contacted)
 unsupported here    requeued for a minute          requeued for a minute; after an hour failed, a lookup: needs_review
@@ -91,12 +92,14 @@ class UnsupportedByThisVersion(PermanentError):
 
 
 @dataclass(frozen=True)
-class Rerun:
-    """The result of an action that was run although the outcome of an earlier attempt was unknown."""
+class ActionRun:
+    """The result of an action that can run again if its outcome is unknown, or did although that was unknown."""
 
     result: Success | Exception | None
-    resolved: bool = False
-    """True if it shows what the earlier attempt did."""
+    resolved: bool = True
+    """False if it is unknown whether an earlier attempt took effect."""
+    has_steps: bool = False
+    """Its writes are steps, each of which is looked up by itself."""
 
 
 def retry_delay(attempts: int) -> timedelta:
@@ -129,10 +132,18 @@ def may_repeat(claimed: ClaimedDelivery, action: Action | None, at: datetime) ->
     return isinstance(life, timedelta) and at + LEASE <= claimed.first_attempt_at + life
 
 
+def can_resume(claimed: ClaimedDelivery) -> bool:
+    """Return True if an action with steps may run again after an unknown outcome.
+
+    A message may not: the policy decides about it before each attempt, but not before a lookup.
+    """
+    return claimed.delivery.channel is None
+
+
 def classify_result(
     claimed: ClaimedDelivery,
     action: Action | None,
-    result: Success | Exception | Rerun | None,
+    result: Success | Exception | ActionRun | None,
     now: datetime,
 ) -> AttemptResult:
     """Return the result of one attempt; `result` is what the action or its lookup returned or raised.
@@ -154,26 +165,26 @@ def classify_result(
 def _classify(
     claimed: ClaimedDelivery,
     action: Action | None,
-    result: Success | Exception | Rerun | None,
+    result: Success | Exception | ActionRun | None,
     now: datetime,
 ) -> AttemptResult:
     if isinstance(result, NotStarted | UnsupportedByThisVersion):
         return _not_started(claimed, result, now)
-    if isinstance(result, Rerun):
-        return replace(_after_run(claimed, action, result.result, now, result.resolved), is_rerun=True)
+    if isinstance(result, ActionRun):
+        classified = _after_run(claimed, action, result, now)
+        return replace(classified, is_rerun=claimed.delivery.kind == "lookup")
     if claimed.delivery.kind == "lookup":
         return _after_lookup(claimed, action, result, now)
-    return _after_run(claimed, action, result, now)
+    return _after_run(claimed, action, ActionRun(result), now)
 
 
 def _after_run(
     claimed: ClaimedDelivery,
     action: Action | None,
-    result: Success | Exception | None,
+    run: ActionRun,
     now: datetime,
-    resolved: bool = True,
 ) -> AttemptResult:
-    """Judge a run of the action. If it is not `resolved`, the outcome of an earlier attempt is still unknown."""
+    result, resolved = run.result, run.resolved
     if isinstance(result, Success):
         return _succeeded(claimed, result, AttemptOutcome.SUCCEEDED)
     if isinstance(result, LookupInconclusive):
@@ -185,6 +196,10 @@ def _after_run(
         else OutcomeUnknown(_describe(result) or "the action returned nothing", reason="internal_error")
     )
     detail = mask(failure.detail)[:500]
+    if isinstance(failure, PermanentError) and not resolved:
+        message = f"not known whether an earlier attempt took effect: {detail}"
+        transition = Transition.needs_review(failure.reason, message)
+        return AttemptResult(claimed, AttemptOutcome.REJECTED, transition, failure)
     if isinstance(failure, PermanentError):
         return AttemptResult(
             claimed, AttemptOutcome.REJECTED, Transition.failed(failure.reason, detail), failure,
@@ -200,10 +215,10 @@ def _after_run(
         # The connection itself is paused; the delivery is due again as soon as the pause ends.
         waits = Transition.retry_in(timedelta(0), failure.reason, detail, None if resolved else now)
         return AttemptResult(claimed, AttemptOutcome.FAILED, waits, failure, consumed=0)
-    if action and isinstance(action.idempotent, timedelta):
-        if isinstance(failure, OutcomeUnknown) or not resolved:
-            return _run_again(claimed, action, failure, detail, now)
-    elif isinstance(failure, OutcomeUnknown) and not (action and action.idempotent):
+    unknown = isinstance(failure, OutcomeUnknown) or not resolved
+    if action and unknown and (run.has_steps or isinstance(action.idempotent, timedelta)):
+        return _run_again(claimed, action, failure, detail, now, has_steps=run.has_steps)
+    if isinstance(failure, OutcomeUnknown) and not (action and action.idempotent):
         # The attempt is counted once its lookup has a result.
         if action is None or action.run_lookup is None:
             message = f"{detail}; it may have taken effect, and this provider has no lookup"
@@ -223,11 +238,13 @@ def classify_interrupted(claimed: ClaimedDelivery, action: Action | None, now: d
     simply repeated, and uses up no attempt.
     """
     failure = OutcomeUnknown("the process stopped during the attempt", reason="timeout")
-    classified = classify_result(claimed, action, failure, now)
+    resumes = claimed.has_steps and can_resume(claimed)
+    run = ActionRun(failure, has_steps=True) if resumes and claimed.delivery.kind == "send" else failure
+    classified = classify_result(claimed, action, run, now)
     wait, since = None, claimed.outcome_unknown_since
     if claimed.delivery.kind == "lookup":
         wait = timedelta(0)
-    elif action and (action.idempotent is True or may_repeat(claimed, action, now)):
+    elif action and (action.idempotent is True or resumes or may_repeat(claimed, action, now)):
         wait, since = action.lookup_delay, None if action.idempotent is True else now
     if wait is None or _is_often_interrupted(claimed):
         return replace(classified, affects_connection=False)
@@ -281,15 +298,22 @@ def _object_wait(claimed: ClaimedDelivery, now: datetime) -> timedelta:
 
 
 def _run_again(
-    claimed: ClaimedDelivery, action: Action, failure: DeliveryError, detail: str, now: datetime
+    claimed: ClaimedDelivery,
+    action: Action,
+    failure: DeliveryError,
+    detail: str,
+    now: datetime,
+    *,
+    has_steps: bool,
 ) -> AttemptResult:
     """Run the action again on schedule although its outcome is unknown; if that is too late, look it up."""
     consumed = 0 if claimed.probe else 1
     attempts = claimed.delivery.attempts + consumed
     wait = failure.retry_after or max(action.lookup_delay, retry_delay(max(attempts, 1)))
     transition = Transition.retry_in(wait, failure.reason, detail, now)
-    if gives_up(claimed, attempts, now + wait) or not may_repeat(claimed, action, now + wait):
-        if action.run_lookup is not None:
+    is_safe = has_steps or may_repeat(claimed, action, now + wait)
+    if gives_up(claimed, attempts, now + wait) or not is_safe:
+        if action.run_lookup is not None and not has_steps:
             transition = Transition.retry_in(action.lookup_delay, failure.reason, detail, now)
         else:
             message = f"{detail}; it may have taken effect, and it is too late to repeat it"

@@ -107,6 +107,41 @@ class SendsToken(Client):
         return super().send(method, path, **content)
 
 
+class TakesSteps(Client):
+    """Right: each of its writes is a step."""
+
+    def save(self, ticket: Ticket, context: Context) -> Success:
+        if context.existing_id:
+            return super().save(ticket, context)
+        contact = context.step(
+            "contact", lambda: self.contact(ticket, context), lambda: self.find_contact(ticket)
+        )
+        body = self.body(ticket, context) | {"contact": contact}
+        return self.result(str(self.open(body, ticket, context)), ticket)
+
+    def open(self, body: Mapping[str, Any], ticket: Ticket, context: Context) -> str | None:
+        return context.step(
+            "ticket",
+            lambda: self.ask("POST", "/tickets", "id", json=body),
+            lambda: (found := self.find(ticket, context)) and found.id,
+        )
+
+    def find_contact(self, ticket: Ticket) -> str | None:
+        found = self.ask("GET", "/contacts", "contacts", params={"email": ticket.email})
+        return found[0] if found else None
+
+
+class WritesOutsideSteps(TakesSteps):
+    def open(self, body: Mapping[str, Any], ticket: Ticket, context: Context) -> str | None:
+        ticket_id: str = self.ask("POST", "/tickets", "id", json=body)
+        return ticket_id
+
+
+class StepIsNotFound(TakesSteps):
+    def find(self, ticket: Ticket, context: Context) -> Success | None:
+        return None
+
+
 class FindsNothing(SendsToken):
     def matches(self, entry: Mapping[str, Any], context: Context) -> bool:
         return False
@@ -368,11 +403,14 @@ BREAKS = {
     "31 plain type for a webhook": Break(
         PlainWebhookDesk, "described", "SecretUrl", {"settings": PlainWebhookSettings}, WebhookConformance
     ),
+    "33 write outside a step": Break(WritesOutsideSteps, "lost_response", "every write must be a step"),
+    "34 step is not found": Break(StepIsNotFound, "lost_response", "every write must be a step"),
     "32 200 counts as 202": Break(AnyStatusIsAccepted, "success_statuses", "200", {}, AcceptedConformance),
 }
 RIGHT = {
     "httpx": Break(Client, "", ""),
     "requests": Break(SessionDesk, "", ""),
+    "several writes in steps": Break(TakesSteps, "", ""),
     "token with a lifetime": Break(SendsToken, "", "", {"idempotent": LIFE}),
     "202 without a body": Break(AcceptedOnly, "", "", {}, AcceptedConformance),
 }

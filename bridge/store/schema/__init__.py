@@ -24,7 +24,7 @@ from bridge.store.schema.contact_tables import (
     possible_duplicates,
     undeliverable_addresses,
 )
-from bridge.store.schema.delivery_tables import attempts, deliveries, idempotency_keys
+from bridge.store.schema.delivery_tables import action_steps, attempts, deliveries, idempotency_keys
 from bridge.store.schema.event_tables import (
     PHONE_ENDING,
     conversation_details,
@@ -38,6 +38,7 @@ from bridge.store.schema.service_tables import audit_log, hourly_counts, session
 __all__ = [
     "PHONE_ENDING",
     "Instant",
+    "action_steps",
     "alert_groups",
     "attempts",
     "audit_log",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, Table, Text, text
 
 from bridge.store.schema.columns import Instant, doc, metadata
+from bridge.store.sealing import SealedText
 
 _IS_PENDING = "state IN ('pending', 'retrying')"
 _IS_PENDING_ALERT = f"trigger = 'alert' AND {_IS_PENDING}"
@@ -130,6 +131,23 @@ attempts = Table(
     Column("repeats", Integer, nullable=False, default=0, server_default=text("0"),
            info=doc("Later attempts with the same result during the same outage, which have no row of their own.")),
     info=doc("One row per attempt or lookup of a delivery, inserted before the request leaves."),
+)  # fmt: skip
+
+action_steps = Table(
+    "action_steps",
+    metadata,
+    Column("id", Text, primary_key=True, info=doc("The delivery's ID and the name of the step.")),
+    Column("delivery_id", Text, nullable=False, info=doc("The delivery whose action took the step.")),
+    Column("idempotency_key", Text, nullable=False,
+           info=doc("Idempotency key of the delivery: if it fails, the next one with this key continues there.")),
+    Column("name", Text, nullable=False, info=doc("Name of the step, from the connector.")),
+    Column("started_at", Instant, nullable=False, info=doc("When the step was first started.")),
+    Column("finished_at", Instant,
+           info=doc("When its value was recorded. Null if it is not known whether it took effect.")),
+    Column("value", SealedText, info=doc("What the step returned, such as the ID of a record. Encrypted at rest.")),
+    Index("action_steps_delivery", "delivery_id"),
+    Index("action_steps_key", "idempotency_key"),
+    info=doc("Writes of actions that make several: one row per step, written before and after it."),
 )  # fmt: skip
 
 idempotency_keys = Table(
