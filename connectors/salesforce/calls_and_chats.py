@@ -111,7 +111,8 @@ def _log(org: Org, items: Sequence[BatchItem[P]]) -> list[BatchResult]:
             "ActivityDate": local_date(org, context, params.start(context)),
             "Type": fields["Type"] if fields["Type"] in types else None,
         }
-        additional, _ = writable_fields(org, "Task", params.additional_fields(context), "createable")
-        return NewTask(truncate(standard) | additional, transcript)
+        values = params.additional_fields(context)
+        additional, notes = writable_fields(org, "Task", values, "createable", context)
+        return NewTask(truncate(standard) | additional, transcript, notes, additional.keys())
 
     return log_tasks(org, by_key, build)

@@ -74,7 +74,7 @@ def close_case(org: Org, params: CloseCaseParams, context: Context) -> Success:
         condition = _open_cases_of_contact(org, params, context)
     if condition is None:
         return params.missing("Salesforce has no such contact")
-    properties, _ = typed_properties(org, "Case", params.properties, "updateable")
+    properties, notes = typed_properties(org, "Case", params.properties, "updateable", context)
     # Only a case that is found by its contact is certain to show its contact to the integration user.
     names = ("Id", "IsClosed", *(() if params.case else ("ContactId",)), *properties)
     cases = org.query(select(names, "Case", f"{condition} ORDER BY CreatedDate DESC LIMIT 2"))
@@ -96,7 +96,7 @@ def close_case(org: Org, params: CloseCaseParams, context: Context) -> Success:
         codes = [code for code, _, _ in errors_in(error)]
         raise next(filter(None, (org.refused_value(code, read_again) for code in codes)), error) from None
     forget_related_records(context.contact_cache, [newest["ContactId"]] if newest.get("ContactId") else [])
-    return Success(id=str(newest["Id"]), detail="closed")
+    return Success(id=str(newest["Id"]), detail="; ".join(["closed", *notes]))
 
 
 def _open_cases_of_contact(org: Org, params: CloseCaseParams, context: Context) -> str | None:

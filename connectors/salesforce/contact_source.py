@@ -147,7 +147,8 @@ class Contacts:
             headers = {} if assign else {"Sforce-Auto-Assign": "FALSE"}
             rows = [typed(records[number].object_type, records[number].fields) for number in numbers]
             optional = {name for number in numbers for name in records[number].optional}
-            outcomes = write_leniently(self._org, "POST", rows, _without, headers, optional)
+            of_rule = {name for number in numbers for name in records[number].of_rule}
+            outcomes = write_leniently(self._org, "POST", rows, _without, headers, optional, of_rule)
             for number, row, outcome in zip(numbers, rows, outcomes, strict=True):
                 results[number] = self._result(records[number], row, outcome, headers)
         return [results[number] for number in range(len(records))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -65,7 +65,7 @@ def upsert_contact(org: Org, params: UpsertContactParams, context: Context) -> S
 
     def read(record_id: str) -> Mapping[str, Any] | None:
         object_type = object_type_of(record_id)
-        properties, _ = typed_properties(org, object_type, params.properties, "updateable")
+        properties, _ = typed_properties(org, object_type, params.properties, "updateable", context)
         company = ["Company"] if object_type == "Lead" else []
         return read_contact(org, record_id, list(dict.fromkeys([*own_fields, *company, *properties])))
 
@@ -84,11 +84,12 @@ def upsert_contact(org: Org, params: UpsertContactParams, context: Context) -> S
     current = {name: None if value in placeholders.get(name, ()) else value for name, value in row.items()}
     if "Company" in row:
         own_fields["Company"] = context.contact.company
-    properties, notes = typed_properties(org, object_type_of(contact.id), params.properties, "updateable")
+    object_type = object_type_of(contact.id)
+    properties, notes = typed_properties(org, object_type, params.properties, "updateable", context)
     # The contact of another person gets none of this person's values.
     fill = {} if contact.given_name else own_fields
     fields = {name: Property(value=value, mode="fill") for name, value in fill.items()} | properties
-    return _update(org, contact, fields_to_write(fields, current), context, notes)
+    return _update(org, contact, fields_to_write(fields, current), context, notes, properties)
 
 
 class UpdateLeadParams(ContactLookupParams):
@@ -112,8 +113,9 @@ class UpdateLeadParams(ContactLookupParams):
 def update_lead(org: Org, params: UpdateLeadParams, context: Context) -> Success:
     """Update the contact's open lead. A converted lead is never changed."""
     # A wrong name of a field is an error, although only a contact may have it.
+    properties, notes = typed_properties(org, "Lead", params.properties, "updateable", context)
     status = {"Status": Property(value=params.status)} if params.status else {}
-    fields, notes = typed_properties(org, "Lead", status | params.properties, "updateable")
+    fields = properties | status
 
     def read(record_id: str) -> Mapping[str, Any] | None:
         return read_contact(org, record_id, fields)
@@ -133,7 +135,7 @@ def update_lead(org: Org, params: UpdateLeadParams, context: Context) -> Success
             raise PermanentError(detail, code="not_found")
         return Success(id=params.lead, detail=detail)
     lead, current = found
-    return _update(org, lead, fields_to_write(fields, current), context, notes)
+    return _update(org, lead, fields_to_write(fields, current), context, notes, properties)
 
 
 _Found = tuple[ContactRef, Mapping[str, Any] | None]
@@ -153,16 +155,22 @@ def _find(
 
 
 def _update(
-    org: Org, contact: ContactRef, changes: Mapping[str, Any], context: Context, notes: list[str]
+    org: Org,
+    contact: ContactRef,
+    changes: Mapping[str, Any],
+    context: Context,
+    notes: list[str],
+    of_rule: Collection[str],
 ) -> Success:
     """Write the changes to a contact or lead, without what Salesforce refuses. `notes` are about what is missing."""
     if not changes:
         return contact_result(contact, changes, notes)
     record_id = require_id(contact.id)
-    outcome = update_leniently(org, {record_id: (object_type_of(record_id), changes)})[record_id]
+    outcome = update_leniently(org, {record_id: (object_type_of(record_id), changes)}, of_rule)[record_id]
     if outcome.error is not None:
         raise outcome.error
-    notes = [*notes, *refusal_notes(outcome.refused)]
+    notes = [*notes, *outcome.notes, *refusal_notes(outcome.refused)]
+    changes = changes if outcome.id is not None else {}
     if outcome.existing_id:
         context.report_duplicate(record_id, outcome.existing_id)
         notes.append(f"possible duplicate: the address belongs to record {outcome.existing_id} as well")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bridge.errors import OutcomeUnknown
@@ -18,10 +18,12 @@ class FieldDescription:
     """Salesforce's name of the type, such as `string`, `multipicklist` or `datetime`."""
     createable: bool
     updateable: bool
-    values: tuple[str, ...] = ()
-    """The active values of a picklist."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """The active values of a picklist, and their labels."""
     restricted: bool = False
     """A picklist that accepts no other values."""
+    length: int = 0
+    """Characters that a text has room for. 0: no limit is known."""
 
 
 def read_fields(description: Any) -> Mapping[str, FieldDescription]:
@@ -29,13 +31,18 @@ def read_fields(description: Any) -> Mapping[str, FieldDescription]:
     if not isinstance(description, Mapping) or "fields" not in description:
         raise OutcomeUnknown("the description of an object is not Salesforce's", reason="server_error")
     return {
-        str(field["name"]): FieldDescription(
-            str(field["name"]),
-            str(field.get("type", "string")),
-            bool(field.get("createable", True)),
-            bool(field.get("updateable", True)),
-            tuple(str(item["value"]) for item in field.get("picklistValues") or () if item.get("active")),
-            bool(field.get("restrictedPicklist")),
+        str(described["name"]): FieldDescription(
+            str(described["name"]),
+            str(described.get("type", "string")),
+            bool(described.get("createable", True)),
+            bool(described.get("updateable", True)),
+            {
+                str(item["value"]): str(item.get("label") or item["value"])
+                for item in described.get("picklistValues") or ()
+                if item.get("active")
+            },
+            bool(described.get("restrictedPicklist")),
+            int(described.get("length") or 0),
         )
-        for field in description["fields"]
+        for described in description["fields"]
     }

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from bridge.connector import FROM_EVENT, did_you_mean
+from bridge.connector import FROM_EVENT, did_you_mean, find_option, to_items, to_text
 
 from .account_errors import PERMISSION_SET
-from .settings import ID_PATTERN
+from .describe import FieldDescription
+from .field_values import fit_value
 
 Problem = tuple[str, str, Literal["error", "warning"]]
 """What is wrong, a hint, and the level."""
-_NUMBERS = ("int", "long", "double", "currency", "percent")
-_BOOLEANS = ("true", "false", "yes", "no", "1", "0")
-_DATE = r"\d{4}-\d\d-\d\d"
 
 
 class DescribedField:
@@ -92,37 +89,28 @@ def check_value(field: DescribedField, written: str, value: Any) -> Problem | No
 
 
 def _check_item(field: DescribedField, written: str, value: Any) -> Problem | None:
-    text = str(value).strip()
+    text = to_text(value).strip()
     if field.name == "RecordTypeId":
         return _record_type_problem(field, text)
     if field.type in ("picklist", "multipicklist"):
-        parts = text.split(";") if field.type == "multipicklist" else [text]
-        return next(filter(None, (_option_problem(field, written, part.strip()) for part in parts)), None)
-    is_valid = {
-        **dict.fromkeys(_NUMBERS, r"[+-]?\d+(\.\d+)?"),
-        "boolean": rf"(?i){'|'.join(_BOOLEANS)}",
-        "date": rf"{_DATE}(T.*)?",
-        "datetime": rf"{_DATE}T.+",
-        "reference": ID_PATTERN,
-    }.get(field.type)
-    if is_valid and not re.fullmatch(is_valid, text):
+        parts = to_items(value, field.values) if field.type == "multipicklist" else [text]
+        return next(filter(None, (_option_problem(field, written, to_text(part)) for part in parts)), None)
+    fitted = fit_value(value, FieldDescription(field.name, field.type, True, True, length=field.length))
+    if fitted.value is None:
         return (
             f"`{written}` ({field.full_name}) takes a value of type {field.type}, not `{text[:40]}`",
             "",
             "error",
         )
-    if field.type == "string" and 0 < field.length < len(text):
+    if fitted.problem:
         return f"`{written}` ({field.full_name}) has room for {field.length} characters", "", "error"
     return None
 
 
 def _option_problem(field: DescribedField, written: str, value: str) -> Problem | None:
-    if not field.values or value in field.values:
+    if not field.values or find_option(value, field.values) is not None:
         return None
-    by_label = next(
-        (option for option, label in field.values.items() if label.lower() == value.lower()), None
-    )
-    hint = f"did you mean `{by_label}`?" if by_label else did_you_mean(value, field.values)
+    hint = did_you_mean(value, field.values)
     text = f"`{value[:60]}` is not a value of `{written}` ({field.full_name})"
     if field.is_restricted:
         return text, hint, "error"

@@ -13,6 +13,7 @@ from bridge.errors import AccountError, DeliveryError
 
 from .account_errors import missing_field
 from .errors import record_result
+from .field_values import VALUE_CODES
 from .org import Org, typed
 from .person_accounts import refusal
 from .session import Record
@@ -66,11 +67,12 @@ def write_leniently(
     without: Callable[[Record, set[str]], Record | None],
     headers: Mapping[str, str] | None = None,
     optional: Collection[str] = (),
+    of_rule: Collection[str] = (),
 ) -> list[WriteOutcome]:
     """Write contacts or leads in one collection, and those that are rejected once more without what is refused.
 
     `without` returns a record without the given fields, or None if it should not be written then. `optional` are fields
-    of rules that may be left out as well.
+    of rules that may be left out as well, and fields `of_rule` are left out if Salesforce refuses the value.
     """
     can_omit = {*_OF_NEW_RECORDS, *optional}
     outcomes = [WriteOutcome() for _ in records]
@@ -81,7 +83,7 @@ def write_leniently(
         items = org.collection(method, "", list(pending.values()), headers)
         rejected: dict[int, Record] = {}
         for (number, record), item in zip(pending.items(), items, strict=True):
-            refused = _read_result(outcomes[number], item, record, can_omit)
+            refused = _read_result(outcomes[number], item, record, can_omit, of_rule)
             remaining = without(record, refused) if refused else None
             if remaining is not None:
                 rejected[number] = remaining
@@ -90,7 +92,11 @@ def write_leniently(
 
 
 def _read_result(
-    outcome: WriteOutcome, item: Mapping[str, Any], record: Record, can_omit: set[str]
+    outcome: WriteOutcome,
+    item: Mapping[str, Any],
+    record: Record,
+    can_omit: set[str],
+    of_rule: Collection[str],
 ) -> set[str]:
     """Store the result of one record. Return the fields that Salesforce refused and that can be left out."""
     result = record_result(item)
@@ -98,7 +104,7 @@ def _read_result(
         outcome.id = result.id or ""
         return set()
     code = str(item["errors"][0]["statusCode"]) if item.get("errors") else ""
-    refused = _refused_fields(item, can_omit) & record.keys()
+    refused = _refused_fields(item, can_omit, of_rule) & record.keys()
     if isinstance(result, AccountError) and not refused & can_omit:
         outcome.error = result  # no value is wrong: every record would be refused
         outcome.denied = code if code in _ACCESS_CODES or code.startswith("INSUFFICIENT_ACCESS") else ""
@@ -110,8 +116,8 @@ def _read_result(
         return set()
     outcome.refused |= {FIELDS[name]: code for name in refused if name in FIELDS}
     outcome.notes += [
-        f"without {_OF_NEW_RECORDS.get(name, name)}, which Salesforce refused ({code})"
-        for name in sorted(refused & can_omit)
+        f"without {_OF_NEW_RECORDS.get(name, f'`{name}`')}, which Salesforce refused ({code})"
+        for name in sorted(refused - FIELDS.keys())
     ]
     if not refused:
         outcome.error = result
@@ -124,12 +130,13 @@ def _existing_id(item: Mapping[str, Any]) -> str | None:
     return match[0] if match else None
 
 
-def _refused_fields(item: Mapping[str, Any], can_omit: set[str]) -> set[str]:
+def _refused_fields(item: Mapping[str, Any], can_omit: set[str], of_rule: Collection[str]) -> set[str]:
     """Return the refused fields, if the record can do without all of them.
 
     A validation rule names a field only if the administrator chose one; otherwise its message has to mention it.
     """
     names: set[str] = set()
+    omissible = FIELDS.keys() | can_omit
     for error in item.get("errors") or ():
         code, fields = str(error.get("statusCode")), {str(name) for name in error.get("fields") or ()}
         if code == "INACTIVE_OWNER_OR_USER":
@@ -142,11 +149,12 @@ def _refused_fields(item: Mapping[str, Any], can_omit: set[str]) -> set[str]:
                 name for name, word in _ADDRESS_WORDS.items() if re.search(word, message, re.IGNORECASE)
             }
         names |= fields
-    return names if names <= FIELDS.keys() | can_omit else set()
+        omissible |= fields.intersection(of_rule) if code in VALUE_CODES else set()
+    return names if names <= omissible else set()
 
 
 def update_leniently(
-    org: Org, changes: Mapping[str, tuple[str, Mapping[str, Any]]]
+    org: Org, changes: Mapping[str, tuple[str, Mapping[str, Any]]], of_rule: Collection[str] = ()
 ) -> dict[str, WriteOutcome]:
     """Update contacts and leads, given as ID -> (object type, fields), without what Salesforce refuses.
 
@@ -161,7 +169,8 @@ def update_leniently(
         record_id: typed(object_type, {"id": record_id, **fields})
         for record_id, (object_type, fields) in changes.items()
     }
-    outcomes = dict(zip(records, write_leniently(org, "PATCH", list(records.values()), without), strict=True))
+    written = write_leniently(org, "PATCH", list(records.values()), without, of_rule=of_rule)
+    outcomes = dict(zip(records, written, strict=True))
     again = {
         record_id: remaining
         for record_id, outcome in outcomes.items()
@@ -169,7 +178,9 @@ def update_leniently(
         and (remaining := without(records[record_id], {"Email", "Phone"})) is not None
     }
     for record_id, outcome in zip(
-        again, write_leniently(org, "PATCH", list(again.values()), without), strict=True
+        again,
+        write_leniently(org, "PATCH", list(again.values()), without, of_rule=of_rule),
+        strict=True,
     ):
         first = outcomes[record_id]
         outcome.existing_id, outcome.refused = first.existing_id, first.refused | outcome.refused

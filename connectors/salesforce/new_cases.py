@@ -26,7 +26,7 @@ from bridge.errors import AccountError, DeliveryError, TransientError
 from .account_errors import PERMISSION_SET
 from .contact_source import Contacts
 from .errors import DELETED_CODES, error_code, errors_in, record_result, refused_fields
-from .field_values import find_field, typed_properties
+from .field_values import find_field, refused_values, typed_properties
 from .lenient_writes import LEAD_PREFIX
 from .org import Org, typed
 from .permissions import CREATE_CASES
@@ -102,7 +102,7 @@ def _write(
     org: Org, params: CreateCaseParams, query: ContactQuery, contact: ContactRef | None
 ) -> Success | DeliveryError:
     context = query.context
-    properties, _ = typed_properties(org, "Case", params.properties, "createable")
+    properties, notes = typed_properties(org, "Case", params.properties, "createable", context)
     record = _standard_fields(org, params, query, contact)
     existing, task = context.existing_id, None
     if existing is None:
@@ -113,9 +113,11 @@ def _write(
         changes = {name: value for name, value in record.items() if name in _UPDATED_FIELDS}
         result = _update(org, existing, changes | fields_to_write(overwrites, None))
     if result is None:
-        result = _create(org, params, context, record | fields_to_write(properties, None))
+        result = _create(org, params, context, record, fields_to_write(properties, None))
     if task and isinstance(result, Success) and result.id:
         _relate(org, task, result.id)
+    if isinstance(result, Success):
+        return replace(result, detail="; ".join(filter(None, [result.detail, *notes])))
     return result
 
 
@@ -145,7 +147,7 @@ def _standard_fields(
 def _origin(org: Org, context: Context) -> str | None:
     """Return the first origin of this kind of conversation that the org's picklist has."""
     field = find_field(org.fields("Case"), "Origin")
-    values = field.values if field is not None else ()
+    values = field.options if field is not None else ()
     return next(
         (origin for origin in _ORIGINS.get(context.event.conversation.type, ()) if origin in values), None
     )
@@ -197,12 +199,14 @@ def _update(org: Org, case_id: str, changes: Record) -> Success | DeliveryError 
     return None if error_code(result) in DELETED_CODES else result
 
 
-def _create(org: Org, params: CreateCaseParams, context: Context, record: Record) -> Success | DeliveryError:
-    """Create the case, without the owner and the derived values that Salesforce refuses.
+def _create(
+    org: Org, params: CreateCaseParams, context: Context, record: Record, of_rule: Record
+) -> Success | DeliveryError:
+    """Create the case, without the owner, the derived values and those of the rule that Salesforce refuses.
 
     The org's assignment rules choose the owner unless the rule names one.
     """
-    field, notes = org.settings.case_field, []
+    field, notes, record = org.settings.case_field, [], record | of_rule
     if params.owner:
         owner = org.owners.find(params.owner)
         if owner.id:
@@ -215,7 +219,7 @@ def _create(org: Org, params: CreateCaseParams, context: Context, record: Record
         with _field_required(field):
             [item] = org.collection("PATCH", f"/Case/{field}", [row], {} if "OwnerId" in record else _ASSIGN)
         refused = refused_fields(item)
-        left_out = refused & record.keys() & optional
+        left_out = refused & record.keys() & (optional | refused_values(item, of_rule))
         if not left_out or refused - left_out:
             break
         record = {name: value for name, value in record.items() if name not in left_out}

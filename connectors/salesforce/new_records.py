@@ -94,6 +94,8 @@ class NewRecord:
     fields: Record
     optional: Collection[str]
     """Fields that are left out if Salesforce refuses them."""
+    of_rule: Collection[str]
+    """Fields that are left out if Salesforce refuses their values."""
     assign: bool
     """The org's assignment rules choose the owner."""
     notes: list[str] = field(default_factory=list)
@@ -166,7 +168,7 @@ def _new_record(org: Org, query: ContactQuery, accounts: Accounts) -> NewRecord:
     owner = query.owner if isinstance(query, NewRecordQuery) else ""
     account = accounts.of(query) if _create_as(query) == "Contact" else None
     optional = {name.lower() for name in query.optional} if isinstance(query, NewRecordQuery) else set()
-    record = NewRecord("Contact" if account else "Lead", {}, (), assign=not owner)
+    record = NewRecord("Contact" if account else "Lead", {}, (), (), assign=not owner)
     if account:
         user = owner if owner.startswith(USER_PREFIX) else ""  # a queue owns no contacts
         values |= {"AccountId": account["Id"], "OwnerId": user or account["OwnerId"]}
@@ -180,9 +182,10 @@ def _new_record(org: Org, query: ContactQuery, accounts: Accounts) -> NewRecord:
                 "a lead, because not exactly one account has this phone number or company name"
             )
     record.fields = {key: shortened(key, value) for key, value in values.items() if value}
-    extra, notes = writable_fields(org, record.object_type, query.new_fields, "createable")
+    extra, notes = writable_fields(org, record.object_type, query.new_fields, "createable", query.context)
     record.fields |= extra
     record.assign = record.assign and "OwnerId" not in extra
+    record.of_rule = extra.keys()
     record.optional = [name for name in extra if name.lower() in optional]
     record.notes += notes
     return record

@@ -166,7 +166,7 @@ class Org:
     def task_types(self) -> Sequence[str]:
         """Return the values of Task.Type, none if the integration user may not write the field."""
         field = self.fields("Task").get("Type")
-        return field.values if field and field.createable else ()
+        return list(field.options) if field and field.createable else ()
 
     def describe(self, object_type: str) -> Any:
         """Return Salesforce's description of an object type. Raise AccountError if it is hidden from this user."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -44,6 +44,10 @@ class NewTask:
     fields: Record
     transcript: Sequence[str] = ()
     """Parts of a transcript that the Description has no room for. Each is written to a further Task."""
+    notes: Sequence[str] = ()
+    """What was left out, for the result's detail."""
+    of_rule: Collection[str] = ()
+    """Fields that the rule sets. The Task is written without those of which Salesforce refuses the value."""
 
 
 P = TypeVar("P", bound=TaskReferenceParams)
@@ -85,6 +89,7 @@ def _write_tasks(
     records: dict[str, Record] = {}
     transcripts: dict[str, Sequence[str]] = {}
     notes: dict[str, list[str]] = {}
+    of_rule: set[str] = set()
     for key, contact in contacts.items():
         params, context, record_id = items[key].params, contexts[key], ids[key]
         found = references(org, params, related[key], record_id)
@@ -93,10 +98,11 @@ def _write_tasks(
         task = build(key, contact)
         records[key] = fields | task.fields | ({"WhoId": record_id} if record_id else {})
         transcripts[key] = task.transcript
-        notes[key] = found.notes
+        notes[key] = [*found.notes, *task.notes]
+        of_rule |= set(task.of_rule)
     existing_ids = {key: items[key].context.existing_id for key in records}
     results = upsert_tasks(
-        org, records, {key: task_id for key, task_id in existing_ids.items() if task_id is not None}
+        org, records, {key: task_id for key, task_id in existing_ids.items() if task_id is not None}, of_rule
     )
     if refused := [key for key, result in results.items() if result.refused]:
         cache = next(iter(contexts.values())).contact_cache

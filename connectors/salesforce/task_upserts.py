@@ -11,6 +11,7 @@ from bridge.connector import Success
 from bridge.errors import DeliveryError
 
 from .errors import DELETED_CODES, errors_in, record_result
+from .field_values import VALUE_CODES
 from .org import Org, typed
 from .sdk import SalesforceError, format_soql
 from .session import Record
@@ -41,17 +42,18 @@ class TaskResult:
 
 
 def upsert_tasks(
-    org: Org, records: Mapping[str, Record], existing_ids: Mapping[str, str]
+    org: Org, records: Mapping[str, Record], existing_ids: Mapping[str, str], of_rule: Collection[str] = ()
 ) -> dict[str, TaskResult]:
     """Create each Task, or update the Task with its key. `existing_ids` holds the IDs of Tasks written before.
 
-    If Salesforce refuses the owner or the related record, the Task is written without it, and its result says so.
+    If Salesforce refuses the owner, the related record, or the value of a field `of_rule`, the Task is written without
+    it, and its result says so.
     """
     items = _upsert(org, records, existing_ids)
     refused = {
         key: references
         for key, item in items.items()
-        if (references := _refused_references(records[key], item))
+        if (references := _refused(records[key], item, of_rule))
     }
     if refused:
         remaining = {
@@ -67,15 +69,17 @@ def _task_result(item: Mapping[str, Any], refused: Mapping[str, str]) -> TaskRes
     if not isinstance(result, Success):
         return TaskResult(result)
     notes = [
-        f"without {REFERENCES[name]}, which Salesforce refused ({code})" for name, code in refused.items()
+        f"without {REFERENCES.get(name, f'`{name}`')}, which Salesforce refused ({code})"
+        for name, code in refused.items()
     ]
     return TaskResult(
-        replace(result, detail="; ".join(filter(None, [result.detail, *notes]))), refused.keys()
+        replace(result, detail="; ".join(filter(None, [result.detail, *notes]))),
+        refused.keys() & REFERENCES.keys(),
     )
 
 
-def _refused_references(record: Record, item: Mapping[str, Any]) -> dict[str, str]:
-    """Return the references of a rejected Task that may be the reason, with Salesforce's error code.
+def _refused(record: Record, item: Mapping[str, Any], of_rule: Collection[str]) -> dict[str, str]:
+    """Return the references and values of a rejected Task that may be the reason, with Salesforce's error code.
 
     Salesforce does not always name the field. Then it may be any reference, or the contact.
     """
@@ -85,6 +89,8 @@ def _refused_references(record: Record, item: Mapping[str, Any]) -> dict[str, st
         if code in _REFERENCE_CODES:
             named = ["OwnerId"] if code == "INACTIVE_OWNER_OR_USER" else fields or REFERENCES
             refused |= {name: code for name in named if name in REFERENCES and name in record}
+        if code in VALUE_CODES:
+            refused |= {name: code for name in fields if name in of_rule and name in record}
     return refused
 
 

@@ -42,8 +42,8 @@ def create_task(org: Org, params: CreateTaskParams, context: Context) -> Success
             "Priority": params.priority,
         }
         values = fields_to_write(params.properties, None)
-        additional, _ = writable_fields(org, "Task", values, "createable")
-        return NewTask(truncate(standard) | additional)
+        additional, notes = writable_fields(org, "Task", values, "createable", context)
+        return NewTask(truncate(standard) | additional, (), notes, additional.keys())
 
     [result] = log_tasks(org, {key: BatchItem(params, context)}, build)
     if not isinstance(result, Success):

@@ -710,12 +710,11 @@ def test_error_message_of_salesforce_is_not_repeated(
     assert str(result) == (
         "a Task has no field `Nope__c` that this user can read: use the API name, or grant access to the field"
     )
-    for _ in range(2):  # the first refusal may be of a value that the org has renamed
-        [result] = salesforce.deliver_all(
-            "log_call", [event(clock=salesforce.clock)], {"properties": {"Priority": "maya@example.com"}}
-        )
-    assert str(result) == "Salesforce answered INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST (Priority)"
     assert sandbox.salesforce.tasks == []
+    sandbox.salesforce.add("Lead", LastName="Lindqvist", Company="Cycles", Phone=PHONE)
+    source = event(changes={"metadata.contactPhone": PHONE}, clock=salesforce.clock)
+    [result] = salesforce.deliver_all("update_lead", [source], {"status": "maya@example.com"})
+    assert str(result) == "Salesforce answered INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST (Status)"
 
 
 def test_hanging_request_ends_at_deadline_without_retry(

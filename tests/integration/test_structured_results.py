@@ -5,18 +5,22 @@ A language model fills the results in, so any JSON value may arrive for any fiel
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from bridge_connectors.hubspot.property_values import fit_value
+from bridge_connectors.salesforce.describe import read_fields
+from bridge_connectors.salesforce.field_values import fit_value as fit_salesforce_value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.events import Event
 from bridge.sandbox import RunningSandbox
 from bridge.sandbox.hubspot.schema import PropertyDefinition
+from bridge.sandbox.salesforce.schema import Field
 from bridge.testing import event
 from tests.integration.crm import CrmConnection
 
@@ -33,6 +37,22 @@ PROPERTIES = {
             "interests", "enumeration", ("bikes", "repairs"), field_type="checkbox", custom=True
         ),
         PropertyDefinition("remark", custom=True),
+    )
+}
+FIELDS = {
+    field.name: field
+    for field in (
+        Field("Budget__c", "currency"),
+        Field("Units__c", "int"),
+        Field("Decision_Maker__c", "boolean"),
+        Field("Visit_Day__c", "date"),
+        Field("Visit_At__c", "datetime"),
+        Field("Urgency__c", "picklist", 40, ("low", "very_high"), restricted=True),
+        Field("Channel__c", "picklist", 40, ("Web", "Phone")),
+        Field("Interests__c", "multipicklist", 4099, ("bikes", "repairs"), restricted=True),
+        Field("Remark__c", length=20),
+        Field("Buyer__c", "reference"),
+        Field("Second_Email__c", "email", 40),
     )
 }
 VALUES = st.recursive(
@@ -191,3 +211,103 @@ def test_option_that_was_added_a_moment_ago_is_read_again(
     definitions["calls"] = (read_at - 61, cached)
     hubspot.deliver("log_call", call({"urgency": "new"}, hubspot), params)
     assert {item.properties["urgency"] for item in sandbox.hubspot.calls} == {"low", "new"}
+
+
+@pytest.fixture
+def salesforce(sandbox: RunningSandbox) -> Iterator[CrmConnection]:
+    connection = CrmConnection("salesforce", sandbox)
+    for kind in ("Task", "Lead", "Contact", "Case"):
+        for field in FIELDS.values():
+            sandbox.salesforce.add_field(kind, field)
+    yield connection
+    connection.close()
+
+
+@given(value=VALUES, name=st.sampled_from(sorted(FIELDS.keys() - {"Second_Email__c"})))
+@settings(max_examples=400, deadline=None)
+def test_salesforce_accepts_every_value_that_fits_and_the_rest_is_explained(value: Any, name: str) -> None:
+    field = FIELDS[name]
+    described = read_fields({"fields": [field.as_json()]})[name]
+    result = fit_salesforce_value(value, described, lambda: "Europe/Stockholm")
+    assert result.value is not None or result.problem
+    if result.value is not None:
+        field.validate(result.value)
+        again = fit_salesforce_value(result.value, described)
+        assert (again.value, again.problem) == (result.value, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "stored"),
+    [
+        ("Budget__c", "12000.50", 12000.5),
+        ("Units__c", 5.0, 5),
+        ("Units__c", [7], 7),
+        ("Decision_Maker__c", "No", False),
+        ("Visit_Day__c", "2026-03-05T23:30:00-05:00", "2026-03-05"),
+        ("Visit_At__c", "2026-03-05T15:00", "2026-03-05T20:00:00.000+0000"),  # the org is in New York
+        ("Urgency__c", "Very high", "very_high"),
+        ("Channel__c", "phone", "Phone"),
+        ("Channel__c", "Fax", "Fax"),
+        ("Interests__c", ["repairs", "Bikes"], "repairs;bikes"),
+        ("Remark__c", ["a", 5.0, True], "a, 5, true"),
+        ("Remark__c", "a remark that is too long", "a remark that is to…"),
+    ],
+)
+def test_results_are_written_in_the_types_of_salesforces_fields(
+    salesforce: CrmConnection, sandbox: RunningSandbox, name: str, value: Any, stored: Any
+) -> None:
+    given_and_missing = {
+        name: f"{{{{ event.callMetadata.custom.{name} | default('') }}}}",
+        "Buyer__c": "{{ event.callMetadata.custom.missing | default('') }}",
+    }
+    result = salesforce.deliver(
+        "log_call", call({name: value}, salesforce), {"properties": given_and_missing}
+    )
+    [task] = sandbox.salesforce.tasks
+    assert task[name] == stored
+    assert type(task[name]) is type(stored)
+    assert task["Buyer__c"] is None
+    assert ("`Remark__c` is cut to 20 characters" in result.detail) == str(stored).endswith("…")
+
+
+WRONG = {
+    "Budget__c": "about 5,000",
+    "Units__c": 2.5,
+    "Decision_Maker__c": "maybe",
+    "Visit_Day__c": "next week",
+    "Visit_At__c": "soon",
+    "Urgency__c": "whenever",
+    "Interests__c": ["bikes", "boats"],
+    "Buyer__c": "Maya",
+    "Second_Email__c": "maya at example.com",
+}
+
+
+@pytest.mark.parametrize(
+    "action", ["log_call", "create_task", "upsert_contact", "update_lead", "create_case", "new_contact"]
+)
+def test_result_that_does_not_fit_is_left_out_of_salesforce_and_named(
+    salesforce: CrmConnection, sandbox: RunningSandbox, action: str
+) -> None:
+    if action == "update_lead":
+        sandbox.salesforce.add("Lead", LastName="Lindqvist", Company="Cycles", Email=EMAIL)
+    properties = {name: f"{{{{ event.callMetadata.custom.{name} }}}}" for name in WRONG}
+    param = "new_contact" if action == "new_contact" else "properties"
+    run = "log_call" if action == "new_contact" else action
+    result = salesforce.deliver(run, call(WRONG, salesforce), {param: properties})
+    kinds = {"log_call": "Task", "create_task": "Task", "create_case": "Case"}
+    [record] = sandbox.salesforce.records_of(kinds.get(action, "Lead"))
+    assert {name: record[name] for name in WRONG if record[name]} == {"Interests__c": "bikes"}
+    for note in (
+        "without `Budget__c`, which takes a number",
+        "without `Units__c`, which takes a whole number",
+        "without `Decision_Maker__c`, which takes true or false",
+        "without `Visit_Day__c`, which takes a date like 2026-03-02",
+        "without `Visit_At__c`, which takes a time like 2026-03-02T15:00:00Z",
+        "without `Urgency__c`, which has no such value",
+        "`Interests__c` is without values that it does not have",
+        "without `Buyer__c`, which takes the ID of a record",
+    ):
+        assert note in result.detail
+    assert re.search("without `?Second_Email__c`?, which Salesforce refused", result.detail)
+    assert "maya at" not in result.detail.lower()
