@@ -65,6 +65,12 @@ class Account:
         query = {"limit": _PAGE_SIZE, **filters}
         return self.api.pages(f"/api/v2/{PLURALS[kind]}", items="data", query=query, cursor=_CURSOR)
 
+    def open_deals(self, person_id: str) -> list[Record]:
+        """Return the open deals of a person: none, the only one, or two of several."""
+        query = {"person_id": person_id, "status": "open", "limit": 2}
+        deals: list[Record] = self.api.read("/api/v2/deals", query=query, holds="data", kind=list)
+        return deals
+
     def recent(self, kind: str, now: datetime) -> list[Record]:
         """Return the records that the search may not show yet, because they are new."""
         try:

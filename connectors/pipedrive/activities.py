@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from math import ceil
-from typing import Literal
+from typing import Any, Literal
 
 from bridge.connector import (
     BatchItem,
@@ -20,7 +20,7 @@ from bridge.connector import (
 )
 
 from .account import Account
-from .settings import connector
+from .settings import Settings, connector
 from .timeline import Draft, DraftParams, find_activity, log
 
 BATCH_SIZE = 10
@@ -96,6 +96,14 @@ def log_chat(account: Account, items: Sequence[BatchItem[LogChatParams]]) -> lis
         return Draft(fields, notes)
 
     return log(account, items, draft)
+
+
+@log_call.check_params
+@log_chat.check_params
+def check_deal(_settings: Settings, params: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a deal that a rule itself names. One of the event is only noted."""
+    deal = params.get("deal")
+    return None if deal is None or deal.isdecimal() else "deal: write a deal's ID (digits)"
 
 
 @log_call.lookup

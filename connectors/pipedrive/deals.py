@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from bridge.connector import (
     ContactDeleted,
     ContactQuery,
     ContactRef,
     Context,
-    NewContactParams,
     Properties,
     Success,
     fields_to_write,
@@ -24,7 +23,8 @@ from bridge.errors import DeliveryError, LookupInconclusive, PermanentError
 
 from .account import Account, Record, rfc_3339
 from .owners import OWNER
-from .persons import NewOrganization, Persons
+from .params import PersonParams
+from .persons import Persons
 from .settings import connector
 from .timeline import owner_of_record, query_with_owner, related_records
 from .writing import to_request
@@ -34,7 +34,7 @@ REFERENCE_FIELD = "Heppu reference"
 _LOOK_BACK = timedelta(minutes=5)
 
 
-class CreateDealParams(NewContactParams):
+class CreateDealParams(PersonParams):
     """A deal to create."""
 
     title: str | None = param(
@@ -66,18 +66,6 @@ class CreateDealParams(NewContactParams):
         "deal only.",
         example={"Source": "{{ event.callMetadata.context.campaignType }}"},
     )
-    on_missing: Literal["create", "skip"] = param(
-        "create", "If Pipedrive has no such person: `create` one, or `skip` the deal.", example="skip"
-    )
-    organization: NewOrganization = param(
-        "link",
-        "The company of a person: `link` the organization of this name, or `create` it if there is none.",
-        example="create",
-    )
-
-    def query(self, context: Context) -> ContactQuery:
-        """Return the query that finds the person."""
-        return self.contact_query(context, create=self.on_missing == "create")
 
     def display_title(self, query: ContactQuery) -> str:
         """Return the title, by default `Call with Maya Lindqvist`."""
@@ -90,7 +78,7 @@ class CreateDealParams(NewContactParams):
 def create_deal(account: Account, params: CreateDealParams, context: Context) -> Success:
     """Create a deal of the person, once per conversation. A later event of the conversation updates the deal."""
     persons = Persons(account, context.now, params.organization)
-    query, notes = query_with_owner(account, params.query(context), params.owner)
+    query, notes = query_with_owner(account, params.person_query(context), params.owner)
 
     def write(contacts: Mapping[str, ContactRef | None]) -> dict[str, Success | DeliveryError]:
         [(key, contact)] = contacts.items()
@@ -106,7 +94,7 @@ def find_deal(account: Account, params: CreateDealParams, context: Context) -> S
         return None  # updating it again changes nothing
     field = account.fields("deal").find(REFERENCE_FIELD)
     since = rfc_3339(min(context.first_attempt_at, context.now) - _LOOK_BACK)
-    title = params.display_title(params.query(context))
+    title = params.display_title(params.person_query(context))
     candidates: set[str] = set()
     for deal in account.list_all("deal", updated_since=since):
         if field and (deal.get("custom_fields") or {}).get(field.code) == context.idempotency_token:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
 from bridge.connector import (
     ContactParams,
     Context,
-    NewContactParams,
     Properties,
     Success,
     contact_result,
@@ -21,13 +19,14 @@ from bridge.connector import (
 from bridge.errors import PermanentError, TransientError
 
 from .account import Account
-from .persons import NewOrganization, Persons, match_of
+from .params import PersonParams
+from .persons import Persons, match_of
 from .settings import connector
 from .timeline import query_with_owner
 from .writing import to_fill, to_request
 
 
-class UpsertPersonParams(ContactParams, NewContactParams):
+class UpsertPersonParams(PersonParams, ContactParams):
     """A person and the fields to write. Values from the event fill empty fields only."""
 
     company: str | None = param(
@@ -47,20 +46,12 @@ class UpsertPersonParams(ContactParams, NewContactParams):
         pattern=r"^([^@\s]+@[^@\s]+|\d+)$",
         must_be="a user's email address or ID",
     )
-    organization: NewOrganization = param(
-        "link",
-        "The company of a person: `link` the organization of this name, or `create` it if there is none.",
-        example="create",
-    )
-    on_missing: Literal["create", "skip"] = param(
-        "create", "If Pipedrive has no such person: `create` one, or `skip` it.", example="skip"
-    )
 
 
 @connector.action(idempotency=per_event, dedupe_by="properties", idempotent=True)
 def upsert_person(account: Account, params: UpsertPersonParams, context: Context) -> Success:
     """Update the person, or create one if Pipedrive has no such person."""
-    query = params.contact_query(context, create=params.on_missing == "create")
+    query = params.person_query(context)
     details = replace(
         query.details,
         first_name=params.first_name or (None if params.last_name else query.details.first_name),

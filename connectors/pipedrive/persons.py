@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from bridge.connector import (
     ContactDetails,
@@ -24,9 +24,9 @@ from bridge.connector import (
 from bridge.errors import DeliveryError
 
 from .account import Account, Record
+from .params import NewOrganization
 from .writing import to_request
 
-NewOrganization = Literal["link", "create"]
 _NO_ORGANIZATION = "no organization, or several, have its name"
 
 

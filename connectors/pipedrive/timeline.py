@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from bridge.connector import (
     CONTACT_OWNER,
@@ -37,7 +37,8 @@ from bridge.errors import (
 from .account import Account, Record, rfc_3339
 from .notes import reference_in, to_note
 from .owners import OWNER, find_owner
-from .persons import NewOrganization, Persons, owner_and_organization
+from .params import NewOrganization, PersonParams
+from .persons import Persons, owner_and_organization
 from .writing import to_request
 
 _LINK_NAMES = {"org_id": "organization", "deal_id": "deal", "owner_id": "owner"}
@@ -45,7 +46,7 @@ _LOOK_BACK = timedelta(minutes=5)
 """How far before the first attempt a lookup begins, because clocks differ."""
 
 
-class DraftParams(ConversationParams):
+class DraftParams(PersonParams, ConversationParams):
     """Params of a call and of a chat."""
 
     owner: str | None = OWNER
@@ -53,14 +54,6 @@ class DraftParams(ConversationParams):
         "{{ event.metadata.dealId }}",
         "ID of the deal that the activity belongs to. Default: the event's, else the person's only open deal.",
         example="88",
-    )
-    on_missing: Literal["create", "skip"] = param(
-        "create", "If Pipedrive has no such person: `create` one, or `skip` logging.", example="skip"
-    )
-    organization: NewOrganization = param(
-        "link",
-        "The company of a person: `link` the organization of this name, or `create` it if there is none.",
-        example="create",
     )
     transcript: str | None = param(
         None,
@@ -110,7 +103,7 @@ def _log_group(
     drafts: dict[str, Draft] = {}
     for key, item in group.items():
         made = draft(item.params, item.context)
-        query = persons_query(item.params, item.context)
+        query = item.params.person_query(item.context)
         queries[key], notes = query_with_owner(account, query, item.params.owner)
         drafts[key] = replace(made, notes=made.notes + notes)
 
@@ -127,11 +120,6 @@ def _log_group(
         return results
 
     return write_for_contacts(persons, queries, write)
-
-
-def persons_query(params: DraftParams, context: Context) -> ContactQuery:
-    """Return the query that finds the person of a conversation."""
-    return params.contact_query(context, create=params.on_missing == "create")
 
 
 def query_with_owner(
@@ -163,7 +151,7 @@ def related_records(
         for person_id in ids:
             person = persons.person(person_id)
             if person is not None:
-                deals = [*account.list_all("deal", person_id=person_id, status="open")]
+                deals = account.open_deals(person_id)
                 own = owner_and_organization(person)
                 found[person_id] = replace(own, deal=str(deals[0]["id"]) if len(deals) == 1 else "")
         return found
@@ -180,7 +168,7 @@ def find_activity(account: Account, params: DraftParams, context: Context) -> Su
     """
     if context.existing_id is not None:
         return None  # updating it again changes nothing
-    return _find(account, persons_query(params, context), context)
+    return _find(account, params.person_query(context), context)
 
 
 def _find(account: Account, query: ContactQuery, context: Context) -> Success | None:
@@ -218,14 +206,14 @@ class _Activity:
         """Create the activity, or update the one that an earlier event of the conversation has created."""
         context, existing_id = self.context, self.context.existing_id
         if self.contact is None and self.params.on_missing == "skip" and existing_id is None:
-            has_address = bool(persons_query(self.params, context).keys)
+            has_address = bool(self.params.person_query(context).keys)
             return Success(detail="not logged: Pipedrive has no such person" if has_address else "not logged")
         body, notes = self._body()
         if existing_id is not None:
             updated = self.account.update("activity", existing_id, body)
             if updated is None:  # deleted by a user; an attempt before this one may have replaced it
                 notes.append("the activity had been deleted in Pipedrive")
-                found = _find(self.account, persons_query(self.params, context), context)
+                found = _find(self.account, self.params.person_query(context), context)
                 updated = self.account.update("activity", str(found.id), body) if found else None
             if updated is not None:
                 return Success(id=str(updated["id"]), detail="; ".join(notes))

@@ -314,6 +314,13 @@ def test_rules_are_checked_against_the_account(crm: CrmConnection) -> None:
     ]
 
 
+@pytest.mark.parametrize(("deal", "is_valid"), [("88", True), (None, True), ("my deal", False)])
+def test_deal_of_a_rule_is_checked_when_it_is_loaded(deal: str | None, is_valid: bool) -> None:
+    check = load_connector("pipedrive").actions["log_call"].run_check_params
+    assert check is not None
+    assert (check(None, {"deal": deal}) is None) == is_valid
+
+
 @pytest.mark.parametrize(
     ("url", "action", "external_id", "page"),
     [
