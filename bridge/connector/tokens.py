@@ -25,7 +25,6 @@ from bridge.errors import (
     StoreUnavailable,
     TransientError,
 )
-from bridge.telemetry import log
 
 EXPIRY_MARGIN = timedelta(minutes=2)
 """How long before its expiry a token is refreshed, because a request takes time; at most a tenth of its lifetime."""
@@ -83,7 +82,7 @@ class TokenStore(Protocol):
         ...
 
     def save(self, stored: StoredToken) -> None:
-        """Replace the token, and end the claim."""
+        """Replace the token, and end the claim. Raise StoreUnavailable."""
         ...
 
     def release(self) -> None:
@@ -210,9 +209,8 @@ class TokenSource:
         try:
             self._store.save(self._held)
             self._unsaved = False
-        except StoreUnavailable as error:
+        except StoreUnavailable:
             self._unsaved = True
-            log.error("a new token is not stored yet", error=str(error), advice="do not stop this process")
 
 
 def _same(stored: StoredToken, refused: Token | None) -> bool:

@@ -57,9 +57,7 @@ class StoredTokens:
                     "the stored token is encrypted with a key that is not configured",
                     fix="add the earlier value of BRIDGE_SECRET_KEY after the current one, separated by a comma",
                 ) from error
-            log.warning(
-                "stored token ignored: it is encrypted with an earlier key", connection=self._connection
-            )
+            log.warning("stored token ignored, because its key is missing", connection=self._connection)
             return None
 
     def claim(self, seconds: float) -> bool:
@@ -82,7 +80,17 @@ class StoredTokens:
     def save(self, stored: StoredToken) -> None:
         """Replace the token, unless another process has claimed the refresh since, and end the claim."""
         value = self._sealer.seal(json.dumps(_to_json(stored)).encode()).decode()
-        self._end_claim(value=value, settings_fingerprint=self._fingerprint)
+        try:
+            self._end_claim(value=value, settings_fingerprint=self._fingerprint)
+        except StoreUnavailable as error:
+            log.error(
+                "token not stored yet",
+                connection=self._connection,
+                error=str(error),
+                advice="make the database writable before this process ends: it stores the token with its next use",
+            )
+            raise
+        log.info("token stored", connection=self._connection)
 
     def release(self) -> None:
         """End the claim. If the database is not available, it ends by itself."""

@@ -13,6 +13,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select, update
 
+from bridge.cli.account_check import check_accounts
 from bridge.clock import uptime
 from bridge.connector import (
     Connector,
@@ -42,7 +43,6 @@ from bridge.errors import (
 )
 from bridge.store import schema
 from bridge.store.database import Database
-from bridge.store.migrate import upgrade
 from bridge.store.tokens import StoredTokens
 from bridge.testing import Received, Reply, StubServer
 from bridge.worker.account import shared_token_store
@@ -84,18 +84,10 @@ def provider() -> Provider:
     return Provider()
 
 
-@pytest.fixture(scope="module")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    with closing(Database(f"sqlite:///{tmp_path_factory.mktemp('tokens') / 'bridge.db'}")) as opened:
-        upgrade(opened)
-        yield opened
-
-
 @pytest.fixture
-def database(migrated: Database) -> Database:
-    with migrated.write() as conn:
-        conn.execute(schema.connection_tokens.delete())
-    return migrated
+def database(database_url: str) -> Iterator[Database]:
+    with closing(Database(database_url)) as opened:
+        yield opened
 
 
 def store(
@@ -442,3 +434,27 @@ def test_refresh_token_that_changed_outlives_changes_of_other_settings(
     assert stored(rotating, refresh_token=SecretStr("granted again")) is None
     assert stored(desk()) is not None
     assert stored(desk(), pipeline="support") is None
+
+
+def test_check_uses_the_current_refresh_token_of_the_service(
+    server: StubServer, sqlite_url: str, provider: Provider
+) -> None:
+    """The one in the settings has been used up, and another login would use up that of the service."""
+    rotating = desk(first_refresh_token="refresh_token")
+
+    @rotating.check
+    def check(api: JsonApi) -> str:
+        """Authenticate."""
+        return str(api.read("/me", holds="name"))
+
+    server.answer("GET", "/me", Reply(200, {"name": "Harbour Light"}))
+    environ = {"DESK_URL": server.url, "BRIDGE_DATABASE_URL": sqlite_url, "BRIDGE_SECRET_KEY": KEYS[0]}
+    with closing(Database(sqlite_url)) as database:
+        found = shared_token_store(database, rotating, "desk", DeskSettings(url=server.url), KEYS)
+        provider.source(found).current()
+        [result] = check_accounts({"desk": rotating}, {}, environ)
+    assert (result.ok, result.text) == (True, "Harbour Light")
+    assert [request.headers["authorization"] for request in server.requests] == ["Bearer access-1"]
+    [result] = check_accounts({"desk": rotating}, {}, environ | {"BRIDGE_SECRET_KEY": ""})
+    assert not result.ok
+    assert "set BRIDGE_SECRET_KEY" in result.text
