@@ -44,7 +44,8 @@ def free_port() -> int:
 def clean_environment(**variables: str) -> dict[str, str]:
     """Return the environment without the settings of this machine."""
     prefixes = (
-        "BRIDGE_", "HEPPU_", "HUBSPOT_", "SALESFORCE_", "TWILIO_", "EMAIL_", "SLACK_", "HTTP_",
+        "BRIDGE_", "HEPPU_", "HUBSPOT_", "SALESFORCE_", "PIPEDRIVE_", "TWILIO_", "EMAIL_", "SLACK_", "TEAMS_",
+        "APPRISE_", "ZENDESK_", "HTTP_",
         "COLUMNS",  # the commands have no terminal
     )  # fmt: skip
     return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)} | variables

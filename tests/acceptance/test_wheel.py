@@ -133,7 +133,8 @@ def test_libraries_of_sandbox_and_traces_are_required_only_by_extras() -> None:
     extras = project["optional-dependencies"]
     assert not [name for name in project["dependencies"] if name.startswith("aiosmtpd")]
     assert [name for name in extras["sandbox"] if name.startswith("aiosmtpd")]
-    assert f"{project['name']}[otel,sandbox]" in extras["dev"]
+    assert f"{project['name']}[apprise,otel,sandbox]" in extras["dev"]
+    assert [requirement.partition(">")[0] for requirement in extras["apprise"]] == ["apprise"]
     for name in ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"):
         assert not [requirement for requirement in project["dependencies"] if requirement.startswith(name)]
         assert [requirement for requirement in extras["otel"] if requirement.startswith(name)]
