@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from bridge.connector import JsonApi, Token, TokenSource, request_token
 from bridge.errors import PermanentError
 
-from .errors import refusal
+from .errors import MISSING, refusal
 from .settings import CLIENTS_PAGE, Settings, connector
 
 SETUP_SECONDS = 600.0
@@ -156,7 +156,7 @@ class Account:
         return str(min(ids)) if ids else None
 
     def has_update(self, ticket_id: str, reference: str) -> bool:
-        """Return whether one of the ticket's audits has this reference. Raise PermanentError without such a ticket."""
+        """Return whether one of the ticket's audits has this reference; False if there is no such ticket."""
         audits = self.api.pages(
             "/api/v2/tickets/{}/audits",
             ticket_id,
@@ -165,7 +165,12 @@ class Account:
             cursor=_NEXT_CURSOR,
             more="meta.has_more",
         )
-        return any(_reference_of(audit) == reference for audit in audits)
+        try:
+            return any(_reference_of(audit) == reference for audit in audits)
+        except PermanentError as error:
+            if error.code != MISSING:
+                raise
+            return False
 
 
 def _is_in_use(record: Mapping[str, Any]) -> bool:

@@ -22,7 +22,8 @@ MISSING = "not_found"
 OTHER_BODY = "idempotency_key"
 """Code of the PermanentError for a request whose idempotency key was used with another body."""
 UPDATES_PER_TICKET = 30
-"""Updates that Zendesk accepts of one ticket from one agent in ten minutes; all tickets together have 20 (trial), 100 or 300 a minute."""
+"""Updates of one ticket that Zendesk accepts from one agent in ten minutes. The limits of all tickets together are 20
+(trial), 100 or 300 a minute."""
 _USED_UP = re.compile(r"total=(\d+); remaining=0\b")
 _TRIAL_ENDED = "reactivate the account or its subscription in Zendesk"
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, Literal
 
 from bridge.connector import (
-    ContactDeleted,
     ContactQuery,
     ContactRef,
     Context,
@@ -17,7 +17,7 @@ from bridge.connector import (
     shorten,
     write_for_contact,
 )
-from bridge.errors import DeliveryError, PermanentError
+from bridge.errors import DeliveryError, PermanentError, TransientError
 
 from .account import Account
 from .comments import Comment, CommentParams, build_comment
@@ -25,23 +25,12 @@ from .errors import MISSING, REQUESTER
 from .fields import TicketFieldsParams, normalize_tags, ticket_values
 from .requesters import Requesters
 from .settings import connector
-from .tickets import (
-    KEY_LIFETIME,
-    LOOKUP_DELAY,
-    ON_CLOSED,
-    OnClosed,
-    add_voice,
-    event_reference,
-    find_update,
-    follow_up,
-    found,
-    may_be_done,
-    post_ticket,
-    put_ticket,
-    unless_closed,
-)
+from .tickets import LOOKUP_DELAY, ON_CLOSED, OnClosed, TicketWriter, unless_closed
 
 _MAX_SUBJECT_LENGTH = 150
+_INDEX_LAG = timedelta(minutes=1)
+"""Time for which the search may still return a user who was deleted or merged."""
+_REQUESTER_GONE = "the requester was deleted or merged in Zendesk, and is searched for again"
 _NO_USER = "no ticket: Zendesk has no such user"
 
 
@@ -65,17 +54,18 @@ class CreateTicketParams(CommentParams, TicketFieldsParams, NewTicketParams):
         return self.phone
 
 
-@connector.action(idempotency=per_conversation, idempotent=KEY_LIFETIME, lookup_delay=LOOKUP_DELAY)
+@connector.action(idempotency=per_conversation, lookup_delay=LOOKUP_DELAY)
 def create_ticket(account: Account, params: CreateTicketParams, context: Context) -> Success:
     """Create a ticket of the contact, once per conversation. Later events of the conversation add a comment to it."""
     reference = context.idempotency_token
     if context.existing_id is not None:
+        writer = TicketWriter(account, context, _comment(params, context, None), params.public)
         try:
-            return _add_event(account, params, context, context.existing_id)
+            return _add_event(writer, context.existing_id, params.on_closed)
         except PermanentError as error:
             if error.code != MISSING:
                 raise
-            reference = event_reference(context)  # agents have deleted the ticket
+        reference = writer.reference  # agents have deleted the ticket
     query = params.contact_query(context, create=params.on_missing == "create")
     key = context.conversation_key
 
@@ -88,19 +78,20 @@ def create_ticket(account: Account, params: CreateTicketParams, context: Context
         except PermanentError as error:
             if error.code != REQUESTER or contact is None:
                 raise
-            return {key: ContactDeleted()}
+        query.forget()
+        return {key: TransientError(_REQUESTER_GONE, retry_after=_INDEX_LAG)}
 
     return write_for_contact(Requesters(account), key, query, write)
 
 
 @create_ticket.lookup
 def find_ticket(account: Account, params: CreateTicketParams, context: Context) -> Success | None:
-    """Find the ticket by its external ID, or the update of an existing one by the reference in its audits."""
-    comment = _comment(params, context, None)
+    """Find what an attempt wrote that ended before its first step was recorded."""
     if context.existing_id is not None:
-        return find_update(account, context.existing_id, comment, event_reference(context), context)
+        writer = TicketWriter(account, context, _comment(params, context, None), params.public)
+        return writer.find_update(context.existing_id)
     ticket_id = account.find_ticket(context.idempotency_token)
-    return found(account, ticket_id, comment, context.idempotency_token) if ticket_id is not None else None
+    return Success(id=ticket_id, detail="found by its external ID") if ticket_id is not None else None
 
 
 def _create(
@@ -110,8 +101,6 @@ def _create(
     contact: ContactRef | None,
     reference: str,
 ) -> Success:
-    context = query.context
-    comment = _comment(params, context, contact)
     whole_subject = params.display_subject(query)
     subject = shorten(whole_subject, _MAX_SUBJECT_LENGTH)
     values: dict[str, Any] = ticket_values(account, params) | {"subject": subject}
@@ -119,29 +108,23 @@ def _create(
         values["requester_id"] = int(contact.id)
     if tags := normalize_tags(params.tags):
         values["tags"] = tags
-    ticket_id = post_ticket(account, values, comment, params.public, reference, context)
-    notes = ["created", *add_voice(account, ticket_id, comment, context, reference)]
+    writer = TicketWriter(account, query.context, _comment(params, query.context, contact), params.public)
+    ticket_id = writer.create(values, reference)
+    notes = ["created", *writer.add_recording(ticket_id)]
     if subject != whole_subject:
         notes.append("the subject was shortened")
     return Success(id=ticket_id, detail="; ".join(notes))
 
 
-def _add_event(account: Account, params: CreateTicketParams, context: Context, ticket_id: str) -> Success:
+def _add_event(writer: TicketWriter, ticket_id: str, on_closed: OnClosed) -> Success:
     """Add what a later event says to the conversation's ticket. Its fields stay as the agents have set them."""
-    comment = _comment(params, context, None)
-    reference = event_reference(context)
 
     def write() -> Success:
-        if not (may_be_done(context) and account.has_update(ticket_id, reference)):
-            body = {"body": comment.text, "public": params.public}
-            put_ticket(account, ticket_id, {"comment": body}, reference)
-        notes = add_voice(account, ticket_id, comment, context, reference)
+        writer.update(ticket_id, {"comment": {"body": writer.comment.text, "public": writer.public}})
+        notes = writer.add_recording(ticket_id)
         return Success(id=ticket_id, detail="; ".join(["comment added", *notes]))
 
-    def closed() -> Success:
-        return follow_up(account, ticket_id, {}, comment, params.public, context)
-
-    return unless_closed(write, closed, params.on_closed, ticket_id)
+    return unless_closed(write, lambda: writer.follow_up(ticket_id, {}), on_closed, ticket_id)
 
 
 def _comment(params: CreateTicketParams, context: Context, contact: ContactRef | None) -> Comment:

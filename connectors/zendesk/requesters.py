@@ -9,6 +9,7 @@ from bridge.connector import (
     ContactMatch,
     ContactQuery,
     ContactRefused,
+    Context,
     NewContact,
     same_number,
     search_digits,
@@ -69,21 +70,23 @@ class Requesters:
         if query.phone:
             user["phone"] = query.phone
         try:
-            return NewContact(self._send(user), kind="user")
+            return NewContact(self._send(f"user {query.context.event.id}", user, query.context), kind="user")
         except PermanentError as error:
             if error.code != "phone":
                 raise
             if not query.email:
                 return ContactRefused({"phone": error.code})
         del user["phone"]
-        return NewContact(self._send(user), refused={"phone": "phone"}, kind="user")
+        user_id = self._send(f"user without number {query.context.event.id}", user, query.context)
+        return NewContact(user_id, refused={"phone": "phone"}, kind="user")
 
-    def _send(self, user: Mapping[str, Any]) -> str:
-        return str(
-            self._account.api.write(
-                "POST", "/api/v2/users/create_or_update", json={"user": user}, holds="user.id", kind=int
-            )
-        )
+    def _send(self, step: str, user: Mapping[str, Any], context: Context) -> str:
+        def send() -> str:
+            path = "/api/v2/users/create_or_update"
+            return str(self._account.api.write("POST", path, json={"user": user}, holds="user.id", kind=int))
+
+        # A repeated request changes nothing, so no lookup needs to find the user, whom the search does not show yet.
+        return str(context.step(step, send, lambda: None))
 
     def _matches(self, query: str, is_primary: Any) -> list[ContactMatch]:
         users = [user for user in self._account.search_users(query) if user.get("active") is not False]

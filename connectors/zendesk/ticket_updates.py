@@ -8,22 +8,11 @@ from bridge.connector import Context, OnMissing, Success, param, per_event
 from bridge.errors import PermanentError
 
 from .account import Account
-from .comments import Comment, CommentParams, build_comment
+from .comments import CommentParams, build_comment
 from .errors import MISSING
 from .fields import TicketFieldsParams, normalize_tags, ticket_values
 from .settings import connector
-from .tickets import (
-    LOOKUP_DELAY,
-    ON_CLOSED,
-    OnClosed,
-    add_voice,
-    event_reference,
-    find_update,
-    follow_up,
-    may_be_done,
-    put_ticket,
-    unless_closed,
-)
+from .tickets import LOOKUP_DELAY, ON_CLOSED, OnClosed, TicketWriter, unless_closed
 
 
 class UpdateTicketParams(CommentParams, TicketFieldsParams):
@@ -64,11 +53,11 @@ def update_ticket(account: Account, params: UpdateTicketParams, context: Context
     ticket_id = _require_ticket(params)
     comment = build_comment(params, context, params.comment, {})
     values = ticket_values(account, params)
-    reference = event_reference(context)
     if not (values or params.tags or comment.text or comment.voice):
         raise PermanentError(
             "nothing to update: set `status`, `comment`, `tags` or another field", code="empty"
         )
+    writer = TicketWriter(account, context, comment, params.public)
 
     def write() -> Success:
         changes = dict(values)
@@ -76,15 +65,20 @@ def update_ticket(account: Account, params: UpdateTicketParams, context: Context
             changes["comment"] = {"body": comment.text, "public": params.public}
         if params.tags:
             changes |= _with_tags(account, ticket_id, params.tags)
-        if changes and not (may_be_done(context) and account.has_update(ticket_id, reference)):
-            put_ticket(account, ticket_id, changes, reference)
-        notes = add_voice(account, ticket_id, comment, context, reference, is_all=not changes)
+        if changes:
+            writer.update(ticket_id, changes)
+        notes = writer.add_recording(ticket_id, is_all=not changes)
         return Success(id=ticket_id, detail="; ".join(["updated", *notes]))
 
+    def closed() -> Success:
+        """Follow the ticket up if there is something to say. A ticket that is to be solved is so already."""
+        if _solves(account, values) or not (comment.text or comment.voice):
+            return Success(id=ticket_id, detail="nothing was written: the ticket is closed")
+        tags = normalize_tags(params.tags)
+        return writer.follow_up(ticket_id, values | ({"tags": tags} if tags else {}))
+
     try:
-        return unless_closed(
-            write, lambda: _closed(account, params, context, comment, values), params.on_closed, ticket_id
-        )
+        return unless_closed(write, closed, params.on_closed, ticket_id)
     except PermanentError as error:
         if error.code != MISSING or params.on_missing == "error":
             raise
@@ -93,9 +87,17 @@ def update_ticket(account: Account, params: UpdateTicketParams, context: Context
 
 @update_ticket.lookup
 def find_changes(account: Account, params: UpdateTicketParams, context: Context) -> Success | None:
-    """Find the update by the reference in the ticket's audits, or its follow-up by the external ID."""
+    """Find what an attempt wrote that ended before its first step was recorded."""
     comment = build_comment(params, context, params.comment, {})
-    return find_update(account, _require_ticket(params), comment, event_reference(context), context)
+    return TicketWriter(account, context, comment, params.public).find_update(_require_ticket(params))
+
+
+def _require_ticket(params: UpdateTicketParams) -> str:
+    if params.ticket is None:
+        raise PermanentError(
+            "the event has no ticket ID: set `ticket`, or skip such events with `where`", code="no_ticket_id"
+        )
+    return params.ticket
 
 
 def _solves(account: Account, values: dict[str, Any]) -> bool:
@@ -108,14 +110,6 @@ def _solves(account: Account, values: dict[str, Any]) -> bool:
     )
 
 
-def _require_ticket(params: UpdateTicketParams) -> str:
-    if params.ticket is None:
-        raise PermanentError(
-            "the event has no ticket ID: set `ticket`, or skip such events with `where`", code="no_ticket_id"
-        )
-    return params.ticket
-
-
 def _with_tags(account: Account, ticket_id: str, tags: list[str]) -> dict[str, Any]:
     """Return the ticket's tags with the new ones. The update fails if the ticket is changed in between."""
     ticket = account.api.read("/api/v2/tickets/{}", ticket_id, holds="ticket", kind=dict)
@@ -124,16 +118,3 @@ def _with_tags(account: Account, ticket_id: str, tags: list[str]) -> dict[str, A
     if merged == current:
         return {}
     return {"tags": merged, "safe_update": True, "updated_stamp": ticket.get("updated_at")}
-
-
-def _closed(
-    account: Account, params: UpdateTicketParams, context: Context, comment: Comment, values: dict[str, Any]
-) -> Success:
-    """Follow a closed ticket up if there is something to say. A ticket that is to be solved is so already."""
-    ticket_id = _require_ticket(params)
-    if _solves(account, values) or not (comment.text or comment.voice):
-        return Success(id=ticket_id, detail="nothing was written: the ticket is closed")
-    tags = normalize_tags(params.tags)
-    return follow_up(
-        account, ticket_id, values | ({"tags": tags} if tags else {}), comment, params.public, context
-    )

@@ -1,4 +1,4 @@
-"""Writing tickets: each write carries a reference, by which a lookup finds out whether it took effect.
+"""Writing tickets: each write is a step with a reference, by which its lookup finds out whether it took effect.
 
 A new ticket has the reference as its external ID, an update in the metadata of its audit. The reference of an update
 is one of the event, because several events of a conversation update one ticket.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from bridge.errors import PermanentError, TransientError
 
 from .account import REFERENCE, Account
 from .comments import Comment
-from .errors import CLOSED, MISSING, OTHER_BODY
+from .errors import CLOSED, OTHER_BODY
 
 OnClosed = Literal["follow_up", "skip", "error"]
 ON_CLOSED: Any = param(
@@ -28,130 +28,119 @@ ON_CLOSED: Any = param(
 )
 LOOKUP_DELAY = timedelta(seconds=15)
 """Zendesk may complete a request whose response was lost some seconds later."""
-KEY_LIFETIME = timedelta(hours=2)
-"""How long Zendesk remembers an idempotency key."""
-_FRESH = timedelta(hours=1)
 _KEY_IN_USE = timedelta(minutes=1)
 
 
-def event_reference(context: Context) -> str:
-    """Return the reference of what one event writes."""
-    return hashlib.sha256(f"{context.idempotency_key}|{context.event.dedupe_key}".encode()).hexdigest()[:32]
+@dataclass(frozen=True)
+class TicketWriter:
+    """Writes what one event says to a ticket."""
 
+    account: Account
+    context: Context
+    comment: Comment
+    public: bool
 
-def voice_reference(reference: str) -> str:
-    """Return the reference of the voice comment that follows another write."""
-    return f"{reference}-voice"
+    @property
+    def reference(self) -> str:
+        """The reference of what this event writes."""
+        source = f"{self.context.idempotency_key}|{self.context.event.dedupe_key}"
+        return hashlib.sha256(source.encode()).hexdigest()[:32]
 
-
-def may_be_done(context: Context) -> bool:
-    """Return whether a part of the action may have been done before: by an earlier attempt, or one long ago.
-
-    An operator who runs a delivery again starts with a first attempt.
-    """
-    is_old = context.now - context.event.received_at > _FRESH
-    return context.attempt > 1 or context.first_attempt_at < context.now or is_old
-
-
-def post_ticket(
-    account: Account,
-    values: Mapping[str, Any],
-    comment: Comment,
-    public: bool,
-    reference: str,
-    context: Context,
-) -> str:
-    """Create a ticket, once, and return its ID.
-
-    Zendesk knows the idempotency key for two hours; later, only the external ID shows that an earlier attempt has
-    created the ticket. Another body with the same key means that it did so with other values.
-    """
-    if may_be_done(context) and (ticket_id := account.find_ticket(reference)) is not None:
-        return ticket_id
-    ticket = dict(values) | {
-        "comment": {"body": comment.text, "public": public},
-        "external_id": reference,
-        "metadata": {REFERENCE: reference},
-    }
-    try:
+    def create(self, values: Mapping[str, Any], reference: str, text: str = "") -> str:
+        """Create a ticket, with `text` as its comment if the event has none, and return its ID."""
+        ticket = dict(values) | {
+            "comment": {"body": self.comment.text or text, "public": self.public},
+            "external_id": reference,
+            "metadata": {REFERENCE: reference},
+        }
         return str(
-            account.api.write(
-                "POST",
-                "/api/v2/tickets",
-                json={"ticket": ticket},
-                headers={"Idempotency-Key": reference},
-                holds="ticket.id",
-                kind=int,
+            self.context.step(
+                f"ticket {reference}",
+                lambda: self._post(ticket, reference),
+                lambda: self.account.find_ticket(reference),
             )
         )
-    except PermanentError as error:
-        if error.code != OTHER_BODY:
-            raise
-    existing_id = account.find_ticket(reference)
-    if existing_id is None:
-        raise TransientError(
-            "Zendesk has the idempotency key and does not show its ticket yet", retry_after=_KEY_IN_USE
+
+    def update(self, ticket_id: str, values: Mapping[str, Any]) -> None:
+        """Update a ticket."""
+        self._put("update", ticket_id, values, self.reference)
+
+    def find_update(self, ticket_id: str) -> Success | None:
+        """Return the result of `update` if the ticket has it."""
+        if not self.account.has_update(ticket_id, self.reference):
+            return None
+        return Success(id=ticket_id, detail="found by its reference")
+
+    def add_recording(self, ticket_id: str, *, is_all: bool = False) -> list[str]:
+        """Add the voice comment, if there is one, and return notes for the result.
+
+        A refused one does not fail the delivery, unless it `is_all` that the delivery writes.
+        """
+        notes = list(self.comment.notes)
+        if self.comment.voice is None:
+            return notes
+        values = {"voice_comment": self.comment.voice}
+        try:
+            self._put("recording", ticket_id, values, f"{self.reference}-voice")
+        except PermanentError as error:
+            if is_all:
+                raise
+            return [*notes, f"without the recording: {error.detail}"]
+        return [*notes, "with the recording"]
+
+    def follow_up(self, source_id: str, values: Mapping[str, Any]) -> Success:
+        """Create a ticket that follows up a closed one, with its subject and requester."""
+        source = self.account.api.read("/api/v2/tickets/{}", source_id, holds="ticket", kind=dict)
+        inherited = {
+            "via_followup_source_id": int(source_id),
+            "subject": source.get("subject"),
+            "requester_id": source.get("requester_id"),
+        }
+        ticket = {name: value for name, value in inherited.items() if value is not None} | dict(values)
+        new_id = self.create(ticket, self.reference, text=f"Continues ticket #{source_id}.")
+        notes = self.add_recording(new_id)
+        return Success(id=new_id, detail="; ".join([f"follow-up of the closed ticket {source_id}", *notes]))
+
+    def _post(self, ticket: Mapping[str, Any], reference: str) -> str:
+        """Create a ticket and return its ID.
+
+        Zendesk knows the idempotency key for two hours. Another body with the same key means that an earlier attempt
+        has created the ticket with other values.
+        """
+        try:
+            return str(
+                self.account.api.write(
+                    "POST",
+                    "/api/v2/tickets",
+                    json={"ticket": ticket},
+                    headers={"Idempotency-Key": reference},
+                    holds="ticket.id",
+                    kind=int,
+                )
+            )
+        except PermanentError as error:
+            if error.code != OTHER_BODY:
+                raise
+        ticket_id = self.account.find_ticket(reference)
+        if ticket_id is None:
+            raise TransientError(
+                "Zendesk has the idempotency key and does not show its ticket yet", retry_after=_KEY_IN_USE
+            )
+        return ticket_id
+
+    def _put(self, write: str, ticket_id: str, values: Mapping[str, Any], reference: str) -> None:
+        ticket = dict(values) | {"metadata": {REFERENCE: reference}}
+
+        def put() -> str:
+            path = "/api/v2/tickets/{}"
+            self.account.api.write("PUT", path, ticket_id, json={"ticket": ticket}, holds="ticket", kind=dict)
+            return ticket_id
+
+        self.context.step(
+            f"{write} {ticket_id} {self.context.event.id}",
+            put,
+            lambda: ticket_id if self.account.has_update(ticket_id, reference) else None,
         )
-    return existing_id
-
-
-def put_ticket(account: Account, ticket_id: str, values: Mapping[str, Any], reference: str) -> None:
-    """Update a ticket."""
-    ticket = dict(values) | {"metadata": {REFERENCE: reference}}
-    account.api.write(
-        "PUT", "/api/v2/tickets/{}", ticket_id, json={"ticket": ticket}, holds="ticket", kind=dict
-    )
-
-
-def add_voice(
-    account: Account,
-    ticket_id: str,
-    comment: Comment,
-    context: Context,
-    reference: str,
-    *,
-    is_all: bool = False,
-) -> tuple[str, ...]:
-    """Add the voice comment, once, and return notes for the result.
-
-    A refused one does not fail the delivery, unless it `is_all` that the delivery writes.
-    """
-    if comment.voice is None:
-        return comment.notes
-    own = voice_reference(reference)
-    if may_be_done(context) and account.has_update(ticket_id, own):
-        return comment.notes
-    try:
-        put_ticket(account, ticket_id, {"voice_comment": comment.voice}, own)
-    except PermanentError as error:
-        if is_all:
-            raise
-        return (*comment.notes, f"without the recording: {error.detail}")
-    return (*comment.notes, "with the recording")
-
-
-def follow_up(
-    account: Account,
-    source_id: str,
-    values: Mapping[str, Any],
-    comment: Comment,
-    public: bool,
-    context: Context,
-) -> Success:
-    """Create a ticket that follows up a closed one, with its subject and requester."""
-    source = account.api.read("/api/v2/tickets/{}", source_id, holds="ticket", kind=dict)
-    inherited = {
-        "via_followup_source_id": int(source_id),
-        "subject": source.get("subject"),
-        "requester_id": source.get("requester_id"),
-    }
-    ticket = {name: value for name, value in inherited.items() if value is not None} | dict(values)
-    reference = event_reference(context)
-    if not comment.text:  # a recording alone; a new ticket needs a text
-        comment = replace(comment, text=f"Continues ticket #{source_id}.")
-    new_id = post_ticket(account, ticket, comment, public, reference, context)
-    notes = add_voice(account, new_id, comment, context, reference)
-    return Success(id=new_id, detail="; ".join([f"follow-up of the closed ticket {source_id}", *notes]))
 
 
 def unless_closed(
@@ -166,26 +155,3 @@ def unless_closed(
     if on_closed == "skip":
         return Success(id=ticket_id, detail="nothing was written: the ticket is closed")
     return closed()
-
-
-def find_update(
-    account: Account, ticket_id: str, comment: Comment, reference: str, context: Context
-) -> Success | None:
-    """Return the result of an update if the ticket, or the one that replaces it, has everything that it writes."""
-    try:
-        is_updated = account.has_update(ticket_id, reference)
-    except PermanentError as error:
-        if error.code != MISSING:
-            raise
-        is_updated = False
-    if is_updated:
-        return found(account, ticket_id, comment, reference)
-    new_id = account.find_ticket(event_reference(context))
-    return None if new_id is None else found(account, new_id, comment, reference)
-
-
-def found(account: Account, ticket_id: str, comment: Comment, reference: str) -> Success | None:
-    """Return the result of a write that the ticket has; None if its voice comment is missing."""
-    if comment.voice is not None and not account.has_update(ticket_id, voice_reference(reference)):
-        return None
-    return Success(id=ticket_id, detail="found by its reference")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from bridge.connector import Context, Success
+from bridge.connector import Success
+from bridge.connector.steps import Steps
 from bridge.errors import (
     AccountError,
     AuthenticationError,
@@ -24,7 +25,7 @@ from bridge.events import Event
 from bridge.sandbox import RunningSandbox
 from bridge.sandbox.zendesk.account import API_TOKEN, Zendesk
 from bridge.sandbox.zendesk.account import EMAIL as EMAIL_OF_BRIDGE
-from bridge.testing import build_context, connect, event, load_connector
+from bridge.testing import connect, event, load_connector
 from tests.integration.crm import CrmConnection
 
 PHONE = "+12125550123"
@@ -59,6 +60,20 @@ def by_email(zendesk: CrmConnection, conversation: str = "conv_1", **changes: An
     return call(
         zendesk, conversation, **{"metadata.contactPhone": None, "metadata.contactEmail": EMAIL, **changes}
     )
+
+
+def attempts(
+    zendesk: CrmConnection, action: str, source: Event, params: dict[str, Any], **fields: Any
+) -> Callable[[], Success]:
+    """Return a function that makes the next attempt of one delivery, which knows the steps of those before."""
+    steps = Steps.in_memory()
+
+    def attempt() -> Success:
+        nonlocal steps
+        steps = steps.next_attempt()
+        return zendesk.deliver(action, source, params, steps=steps, **fields)
+
+    return attempt
 
 
 def end_users(account: Zendesk) -> list[dict[str, Any]]:
@@ -158,6 +173,8 @@ def test_cached_user_who_was_deleted_is_searched_for_again(zendesk: CrmConnectio
     zendesk.deliver("create_ticket", call(zendesk))
     maya["active"] = False
     merged = account.add_user(name="Maya Lindqvist", phone=PHONE)
+    with pytest.raises(TransientError, match="deleted or merged in Zendesk, and is searched for again"):
+        zendesk.deliver("create_ticket", call(zendesk, "conv_2"))
     zendesk.deliver("create_ticket", call(zendesk, "conv_2"))
     assert account.tickets[2]["requester_id"] == merged["id"]
 
@@ -348,79 +365,60 @@ def test_later_event_on_a_closed_ticket_becomes_its_follow_up(
 
 
 def test_later_event_of_a_ticket_that_agents_deleted_creates_another(
-    zendesk: CrmConnection, account: Zendesk, sandbox: RunningSandbox
+    zendesk: CrmConnection, account: Zendesk
 ) -> None:
     first = zendesk.deliver("create_ticket", call(zendesk))
     account.delete(1)
     later = call(zendesk, summary="Called again.")
-    sandbox.fault("zendesk", method="POST", path="/api/v2/tickets", drop="after")
-    with pytest.raises(OutcomeUnknown):
-        zendesk.deliver("create_ticket", later, existing_id=first.id)
-    lookup = found(zendesk, "create_ticket", {}, context_of(zendesk, later, existing_id=first.id))
-    assert lookup is not None
-    result = retry(zendesk, "create_ticket", later, {}, existing_id=first.id)
-    assert (lookup.id, result.id, list(account.tickets)) == ("2", "2", [2])
+    result = zendesk.deliver("create_ticket", later, existing_id=first.id)
+    assert (result.id, list(account.tickets)) == ("2", [2])
     assert account.tickets[2]["subject"] == "Called again."
 
 
 # ---------------------------------------------------------------- lost responses
 
 
-def found(zendesk: CrmConnection, action: str, params: dict[str, Any], context: Context) -> Success | None:
-    return zendesk.connected.find(action, params, context=context)
-
-
-def retry(
-    zendesk: CrmConnection, action: str, source: Event, params: dict[str, Any], **later: Any
-) -> Success:
-    """Run a second attempt, as the worker does after a lookup that found nothing."""
-    return zendesk.deliver(action, source, params, attempt=2, **later)
-
-
-def context_of(
-    zendesk: CrmConnection, source: Event, action: str = "create_ticket", **fields: Any
-) -> Context:
-    return build_context(source, zendesk.connector.actions[action], now=zendesk.clock.now(), **fields)
-
-
-def test_lost_response_of_a_new_ticket_is_found_by_its_external_id(
-    zendesk: CrmConnection, account: Zendesk, sandbox: RunningSandbox
-) -> None:
-    zendesk.deliver("create_ticket", call(zendesk, "conv_other"))
-    sandbox.fault("zendesk", method="POST", path="/api/v2/tickets", drop="after")
-    source = call(zendesk)
-    with pytest.raises(OutcomeUnknown):
-        zendesk.deliver("create_ticket", source)
-    result = found(zendesk, "create_ticket", {}, context_of(zendesk, source))
-    assert result is not None
-    assert result.id == "2"
-
-
 @pytest.mark.parametrize("drop", ["before", "after"])
-def test_lost_response_of_the_voice_comment_never_doubles_it(
-    zendesk: CrmConnection, account: Zendesk, sandbox: RunningSandbox, drop: Any
+@pytest.mark.parametrize("path", ["/api/v2/users/create_or_update", "/api/v2/tickets", "/api/v2/tickets/1"])
+def test_lost_response_of_a_write_never_doubles_it(
+    zendesk: CrmConnection, account: Zendesk, sandbox: RunningSandbox, path: str, drop: Any
 ) -> None:
-    sandbox.fault("zendesk", method="PUT", drop=drop)
-    source = call(zendesk)
+    sandbox.fault("zendesk", path=path, drop=drop)
+    attempt = attempts(zendesk, "create_ticket", call(zendesk), RECORDING)
     with pytest.raises(OutcomeUnknown):
-        zendesk.deliver("create_ticket", source, RECORDING)
-    seen = found(zendesk, "create_ticket", RECORDING, context_of(zendesk, source))
-    assert (seen is not None) == (drop == "after")
-    result = retry(zendesk, "create_ticket", source, RECORDING)
-    assert result.id == "1"
+        attempt()
+    assert attempt().id == "1"
+    assert len(end_users(account)) == len(account.tickets) == 1
     assert [comment["type"] for comment in account.comments(1)] == ["Comment", "VoiceComment"]
 
 
 @pytest.mark.parametrize("hours", [0, 3])
-def test_repeated_creation_never_makes_a_second_ticket(
-    zendesk: CrmConnection, account: Zendesk, hours: int
+def test_lost_response_of_a_new_ticket_is_found_among_others(
+    zendesk: CrmConnection, account: Zendesk, sandbox: RunningSandbox, hours: int
 ) -> None:
-    """The idempotency key lives two hours; then the external ID shows that the ticket exists."""
-    source = call(zendesk)
-    first = zendesk.deliver("create_ticket", source)
+    """The idempotency key lives two hours; then only the external ID shows that the ticket exists."""
+    account.page_size = 2
+    zendesk.deliver("create_ticket", call(zendesk, "conv_other"))
+    sandbox.fault("zendesk", path="/api/v2/tickets", method="POST", drop="after")
+    attempt = attempts(zendesk, "create_ticket", call(zendesk), {})
+    with pytest.raises(OutcomeUnknown):
+        attempt()
     zendesk.clock.shift += timedelta(hours=hours)
-    assert retry(zendesk, "create_ticket", source, {}).id == first.id
-    assert len(account.tickets) == 1
+    assert attempt().id == "2"
+    assert len(account.tickets) == 2
+
+
+def test_limit_between_two_writes_continues_after_the_first(
+    zendesk: CrmConnection, account: Zendesk, sandbox: RunningSandbox
+) -> None:
+    sandbox.fault("zendesk", path="/api/v2/tickets/1", status=429, retry_after=3)
+    attempt = attempts(zendesk, "create_ticket", call(zendesk), RECORDING)
+    with pytest.raises(RateLimited):
+        attempt()
+    zendesk.requests()
+    attempt()
+    assert [request for request in zendesk.requests() if "GET" not in request] == ["PUT /api/v2/tickets/1"]
+    assert len(account.comments(1)) == 2
 
 
 def test_key_that_was_used_with_another_body_leads_to_its_ticket(
@@ -432,20 +430,21 @@ def test_key_that_was_used_with_another_body_leads_to_its_ticket(
     assert (first.id, len(account.tickets)) == (second.id, 1)
 
 
-def test_lost_response_of_a_follow_up_is_found(
-    zendesk: CrmConnection, account: Zendesk, sandbox: RunningSandbox
+@pytest.mark.parametrize("closed", [True, False])
+@pytest.mark.parametrize("drop", ["before", "after"])
+def test_lost_response_of_a_later_event_never_doubles_its_comment(
+    zendesk: CrmConnection, account: Zendesk, sandbox: RunningSandbox, closed: bool, drop: Any
 ) -> None:
     first = zendesk.deliver("create_ticket", call(zendesk))
-    account.close(1)
-    sandbox.fault("zendesk", method="POST", path="/api/v2/tickets", drop="after")
+    if closed:
+        account.close(1)
+    sandbox.fault("zendesk", method="POST" if closed else "PUT", path="/api/v2/tickets*", drop=drop)
     later = call(zendesk, summary="Again.")
+    attempt = attempts(zendesk, "create_ticket", later, {}, existing_id=first.id)
     with pytest.raises(OutcomeUnknown):
-        zendesk.deliver("create_ticket", later, existing_id=first.id)
-    result = found(zendesk, "create_ticket", {}, context_of(zendesk, later, existing_id=first.id))
-    assert result is not None
-    assert result.id == "2"
-    assert retry(zendesk, "create_ticket", later, {}, existing_id=first.id).id == "2"
-    assert len(account.tickets) == 2
+        attempt()
+    assert attempt().id == ("2" if closed else "1")
+    assert sum(len(account.comments(ticket)) for ticket in account.tickets) == 2
 
 
 # ---------------------------------------------------------------- account

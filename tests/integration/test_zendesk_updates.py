@@ -13,8 +13,9 @@ from bridge.errors import OutcomeUnknown, PermanentError, RateLimited, Transient
 from bridge.events import Event
 from bridge.sandbox import RunningSandbox
 from bridge.sandbox.zendesk.account import Zendesk
-from bridge.testing import build_context, event
+from bridge.testing import event
 from tests.integration.crm import CrmConnection
+from tests.integration.test_zendesk_tickets import attempts
 
 RECORDING = "https://recordings.example.com/1.mp3"
 SOLVED = {"status": "solved", "comment": "Solved in the chat."}
@@ -83,7 +84,7 @@ def test_tags_never_overwrite_what_an_agent_changes_meanwhile(
     with pytest.raises(TransientError, match="changed at the same time"):
         zendesk.deliver("update_ticket", chat(zendesk), {"tags": ["heppu"]})
     assert account.tickets[1]["tags"] == ["vip"]
-    zendesk.deliver("update_ticket", chat(zendesk), {"tags": ["heppu"]}, attempt=2)
+    zendesk.deliver("update_ticket", chat(zendesk), {"tags": ["heppu"]})
     assert account.tickets[1]["tags"] == ["heppu", "vip"]
 
 
@@ -179,14 +180,11 @@ def test_lost_response_of_an_update_never_doubles_the_comment(
     for number in range(3):
         zendesk.deliver("update_ticket", chat(zendesk, conversationId=f"other_{number}"), SOLVED)
     sandbox.fault("zendesk", method="PUT", drop=drop)
-    source = chat(zendesk)
+    attempt = attempts(zendesk, "update_ticket", call(zendesk), SOLVED | {"recording_url": RECORDING})
     with pytest.raises(OutcomeUnknown):
-        zendesk.deliver("update_ticket", source, SOLVED)
-    context = build_context(source, zendesk.connector.actions["update_ticket"], now=zendesk.clock.now())
-    found = zendesk.connected.find("update_ticket", SOLVED, context=context)
-    assert (found is not None) == (drop == "after")
-    zendesk.deliver("update_ticket", source, SOLVED, attempt=2)
-    assert len(account.comments(1)) == 1 + 3 + 1
+        attempt()
+    assert attempt().id == "1"
+    assert len(account.comments(1)) == 1 + 3 + 2
 
 
 def test_limit_of_one_ticket_stops_only_its_updates(zendesk: CrmConnection, account: Zendesk) -> None:
