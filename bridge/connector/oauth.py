@@ -23,6 +23,8 @@ _FIXES: Mapping[str, str] = {
     "invalid_request": "check the settings of the login",
 }
 """Error codes of the standard -> what to do."""
+_MAX_LIFETIME = 10 * 365 * 86400.0
+"""Seconds."""
 
 
 def request_token(
@@ -37,8 +39,8 @@ def request_token(
 ) -> Token:
     """Post a form to a token endpoint and return its token. `basic` is the client's ID and secret, if not in the form.
 
-    With `as_json`, the form is sent as a JSON object, which some providers require instead of what the standard says. The
-    refresh token is the new one, or that of `previous` if the provider has issued none. `fixes` says what to do by
+    With `as_json`, the form is sent as a JSON object, which some providers require instead of what the standard says.
+    The refresh token is the new one, or that of `previous` if the provider has issued none. `fixes` says what to do by
     error code, in the answer's `error` or as a word of its `error_description`; the first one counts. Raise
     AuthenticationError for a refusal, RateLimited for 429, TransientError if there is no answer or one without a token.
     """
@@ -92,8 +94,11 @@ def _expiry(seconds: Any) -> datetime | None:
     """Return when a token with this lifetime expires; None if the lifetime is not known, or not plausible."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float | str):
         return None
-    text = str(seconds).partition(".")[0]
-    return datetime.now(UTC) + timedelta(seconds=int(text)) if text.isdecimal() and len(text) < 9 else None
+    try:
+        lifetime = float(seconds)
+    except ValueError:
+        return None
+    return datetime.now(UTC) + timedelta(seconds=lifetime) if 0 <= lifetime < _MAX_LIFETIME else None
 
 
 def _token_error(

@@ -10,6 +10,7 @@ import json
 import uuid
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from pydantic import SecretStr
@@ -38,9 +39,14 @@ class StoredTokens:
         self._database = database
         self._connection = connection
         self._fingerprint = fingerprint
-        self._sealer = Sealer(keys)
+        self._keys = keys
         self._required = required
         self._claim = uuid.uuid4().hex
+
+    @cached_property
+    def _sealer(self) -> Sealer:
+        """Created on first use, because it loads cryptography."""
+        return Sealer(self._keys)
 
     def read(self) -> StoredToken | None:
         """Return the last token; None if there is none for these settings. Raise AccountError if the key is missing."""
