@@ -25,7 +25,7 @@ UPDATES_PER_TICKET = 30
 """Updates of one ticket that Zendesk accepts from one agent in ten minutes. The limits of all tickets together are 20
 (trial), 100 or 300 a minute."""
 _USED_UP = re.compile(r"total=(\d+); remaining=0\b")
-_TRIAL_ENDED = "reactivate the account or its subscription in Zendesk"
+_REACTIVATE = "reactivate the account or its subscription in Zendesk"
 
 
 def refusal(response: httpx.Response) -> DeliveryError | None:
@@ -35,13 +35,13 @@ def refusal(response: httpx.Response) -> DeliveryError | None:
         case 400 if body.get("error") == "IdempotentRequestError":
             return PermanentError("another request had this idempotency key", code=OTHER_BODY)
         case 402 | 423:
-            return AccountError("the Zendesk account is suspended or has expired", fix=_TRIAL_ENDED)
+            return AccountError("the Zendesk account is suspended or has expired", fix=_REACTIVATE)
         case 403:
             return _forbidden(response, body)
-        case 404 if "help desk" in response.text[:500].lower():
-            return AccountError("there is no Zendesk account at this address", fix="correct ZENDESK_URL")
         case 404 if body.get("error") == "RecordNotFound":
             return PermanentError("Zendesk has no record with this ID", code=MISSING)
+        case 404 if "help desk" in response.text[:500].lower():
+            return AccountError("there is no Zendesk account at this address", fix="correct ZENDESK_URL")
         case 409:
             return TransientError(
                 "Zendesk: the record was changed at the same time", retry_after=timedelta(seconds=2)
@@ -81,13 +81,11 @@ def _invalid(body: dict[str, Any]) -> PermanentError:
         )
     if "requester" in fields:
         return PermanentError("Zendesk does not accept the requester", code=REQUESTER)
-    named = ", ".join(sorted(name for name in map(str, fields) if name.replace("_", "").isalnum())[:5])
-    code = next(iter(fields), "422")
+    named = sorted(name for name in map(str, fields) if name.replace("_", "").isalnum())[:5]
+    of_fields = f" of: {', '.join(named)}" if named else ""
     return PermanentError(
-        "Zendesk refuses the values"
-        + (f" of: {named}" if named else "")
-        + "; `bridge check --online` checks them",
-        code=str(code)[:40],
+        f"Zendesk refuses the values{of_fields}; `bridge check --online` checks them",
+        code=named[0][:40] if named else "422",
     )
 
 

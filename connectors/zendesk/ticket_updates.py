@@ -68,7 +68,8 @@ def update_ticket(account: Account, params: UpdateTicketParams, context: Context
         if changes:
             writer.update(ticket_id, changes)
         notes = writer.add_recording(ticket_id, is_all=not changes)
-        return Success(id=ticket_id, detail="; ".join(["updated", *notes]))
+        detail = "updated" if changes or comment.voice else "nothing to change: the ticket has these tags"
+        return Success(id=ticket_id, detail="; ".join([detail, *notes]))
 
     def closed() -> Success:
         """Follow the ticket up if there is something to say. A ticket that is to be solved is so already."""

@@ -76,6 +76,11 @@ def test_tags_are_added_to_those_of_the_ticket(zendesk: CrmConnection, account: 
     assert account.tickets[1]["tags"] == ["call_back", "vip"]
 
 
+def test_ticket_that_has_the_tags_is_not_updated(zendesk: CrmConnection, account: Zendesk) -> None:
+    result = zendesk.deliver("update_ticket", chat(zendesk), {"tags": ["VIP"]})
+    assert (result.detail, len(account.audits[1])) == ("nothing to change: the ticket has these tags", 1)
+
+
 def test_tags_never_overwrite_what_an_agent_changes_meanwhile(
     zendesk: CrmConnection, account: Zendesk, sandbox: RunningSandbox
 ) -> None:
