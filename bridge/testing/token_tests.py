@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from bridge.connector import Action, Token
+from bridge.connector import Action, Success, Token
 from bridge.errors import AccountError, TransientError
 from bridge.testing.connection import Connected
 from bridge.testing.stub_server import Received, Reply, StubServer
@@ -38,6 +38,19 @@ class TokenTests(SuiteBase):
             self._fail(
                 f"{action.full_name}: after a 401, repeat the request once with a new token; obtained {len(issued)} "
                 "tokens. Use JsonApi(token=tokens), or tokens.current(refused=token) after the 401"
+            )
+
+    def test_attempt_succeeds_after_its_token_was_refused(self, action: Action) -> None:
+        self._needs_token()
+        with self._provider() as (fake, connected):
+            count = fake.side_effect_count()
+            fake.drop_next_response("before", status=401)
+            outcome = self._attempt(connected, action)
+            created = fake.side_effect_count() - count
+        if not isinstance(outcome, Success) or not created:
+            self._fail(
+                f"{action.full_name}: a write that is answered with 401 did nothing; repeat it once with a new token, "
+                f"instead of {outcome!r}"
             )
 
     def test_threads_share_one_token(self, action: Action) -> None:

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from bridge.connector import Connector, JsonApi, Token, TokenSource
-from bridge.testing import ConnectorConformance, Reply, StubServer
+from bridge.testing import ConnectorConformance, Received, Reply, StubServer
 from tests.integration.test_connection_tokens import DeskSettings, desk
 
 
@@ -33,6 +33,35 @@ class TestTokenDesk(ConnectorConformance):
 
     def prepare(self, server: StubServer) -> None:
         server.answer("POST", "/token", Reply(200, {"access_token": "secret-access", "expires_in": 3600}))
+
+    @contextmanager
+    def provider(self) -> Iterator[Desk]:
+        with StubServer() as server:
+            yield Desk(server)
+
+
+class Desk:
+    """A fake provider that stores tickets."""
+
+    def __init__(self, server: StubServer) -> None:
+        self.environ = {"DESK_URL": server.url}
+        self.server = server
+        self.tickets: dict[str, str] = {}
+        server.answer("POST", "/token", Reply(200, {"access_token": "secret-access", "expires_in": 3600}))
+        server.answer("POST", "/tickets", self.open_ticket)
+
+    def open_ticket(self, request: Received) -> Reply:
+        number = self.tickets.setdefault(request.json["subject"], str(len(self.tickets) + 1))
+        return Reply(201, {"id": int(number)})
+
+    def drop_next_response(self, when: Any, *, nth: int = 1, status: int | None = None) -> None:
+        self.server.drop_next_write(when, nth=nth, status=status, path="/tickets")
+
+    def received_text(self) -> str:
+        return self.server.received_text()
+
+    def side_effect_count(self) -> int:
+        return len(self.tickets)
 
 
 class Suite(TestTokenDesk):
@@ -66,6 +95,11 @@ def logs_in_for_each_attempt(settings: DeskSettings, tokens: TokenSource) -> Jso
     ("build_client", "test", "message"),
     [
         (keeps_its_token, "test_refused_token_is_replaced_once", "after a 401, repeat the request once"),
+        (
+            keeps_its_token,
+            "test_attempt_succeeds_after_its_token_was_refused",
+            "repeat it once with a new token",
+        ),
         (logs_in_for_each_attempt, "test_threads_share_one_token", "obtained 2 tokens; take the token from"),
     ],
 )
