@@ -10,7 +10,7 @@ from typing import Annotated, Self
 import httpx
 from pydantic import AfterValidator, BeforeValidator, SecretStr, model_validator
 
-from bridge.connector import Connector, ConnectorGroup, ConnectorSettings, Limits
+from bridge.connector import Connector, ConnectorGroup, ConnectorSettings, Limits, is_loopback
 
 HEADER_SUFFIX = "_header"
 RESERVED_HEADERS = frozenset(
@@ -93,12 +93,16 @@ def _check_targets(values: dict[str, SecretStr]) -> dict[str, SecretStr]:
 def _check_target_url(variable: str, value: SecretStr) -> None:
     try:
         url = httpx.URL(value.get_secret_value())
-        valid = bool(url.host) and url.scheme in ("http", "https") and not url.userinfo
+        is_whole = bool(url.host) and url.scheme in ("http", "https") and not url.userinfo
     except httpx.InvalidURL:
-        valid = False
-    if not valid:
+        is_whole = False
+    if not is_whole:
         raise ValueError(
             f"{variable}: write a whole URL without a user or password, such as https://hooks.example.com/abc"
+        )
+    if url.scheme == "http" and not is_loopback(url.host):
+        raise ValueError(
+            f"{variable} must start with https://, because the URL is a secret; http:// is allowed for loopback only"
         )
 
 

@@ -170,6 +170,10 @@ def test_error_of_a_target_names_no_part_of_its_url(sender: Connected, service: 
     [
         ({"TARGETS_ZAPIER": SECRET_PART}, "HTTP_TARGETS_ZAPIER: write a whole URL"),
         ({"TARGETS_ZAPIER": f"https://u:{SECRET_PART}@a.example"}, "without a user or password"),
+        (
+            {"TARGETS_ZAPIER": f"http://n8n.example/{SECRET_PART}"},
+            "HTTP_TARGETS_ZAPIER must start with https://",
+        ),
         ({"TARGETS_N8N_HEADER": f"X-Key: {SECRET_PART}"}, "HTTP_TARGETS_N8N_HEADER needs HTTP_TARGETS_N8N"),
         (
             {"TARGETS_ZAPIER_HEADER": SECRET_PART},
