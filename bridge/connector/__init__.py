@@ -99,6 +99,7 @@ from bridge.connector.related_records import (
 from bridge.connector.request_path import quote_id
 from bridge.connector.response_limits import IncompleteResponse, ResponseReader, parts_to_send
 from bridge.connector.rule_checks import FROM_EVENT, ActionUse, Location, Place, RuleProblem
+from bridge.connector.search_limiter import SearchLimiter
 from bridge.connector.sms import Segments, segments
 from bridge.connector.texts import shorten, split_text, text_with_details
 from bridge.connector.tokens import Token, TokenSource
@@ -201,6 +202,7 @@ __all__ = [
     "ResolvedContact",
     "ResponseReader",
     "RuleProblem",
+    "SearchLimiter",
     "SecretFile",
     "SecretUrl",
     "Segments",

@@ -17,6 +17,7 @@ from urllib3.util.retry import Retry
 
 from bridge.connector import (
     Proxy,
+    SearchLimiter,
     Success,
     check_deadline,
     enforce_deadline,
@@ -33,7 +34,6 @@ from .lists import Lists
 from .missing_scopes import MissingScopes
 from .owners import Owners
 from .pipeline_stages import PipelineStages
-from .search_requests import SearchLimiter
 from .settings import Settings, connector
 from .unique_properties import UniqueProperties
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any, TypeVar
 
-from bridge.connector import JsonApi
+from bridge.connector import JsonApi, SearchLimiter
 from bridge.errors import LookupInconclusive, OutcomeUnknown, PermanentError, TransientError
 
 from .errors import refusal
@@ -35,6 +35,7 @@ class Account:
         self.api = JsonApi(
             "Pipedrive", settings.url, headers={"x-api-token": settings.api_token}, refusal=refusal
         )
+        self._search_limiter = SearchLimiter(settings.searches_per_second)
         self._cached: dict[str, tuple[float, Any]] = {}
         self._lock = threading.Lock()
 
@@ -86,6 +87,7 @@ class Account:
         """Return the items that the search finds, which may lag behind. It needs at least two characters."""
         if len(term) < 2:
             return []
+        self._search_limiter.wait()
         query = {"term": term, "fields": field, "exact_match": "true" if exact else "false", "limit": 100}
         pages = self.api.pages(
             f"/api/v2/{PLURALS[kind]}/search", items="data.items", query=query, cursor=_CURSOR

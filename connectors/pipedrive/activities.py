@@ -23,7 +23,7 @@ from .account import Account
 from .settings import Settings, connector
 from .timeline import Draft, DraftParams, find_activity, log
 
-BATCH_SIZE = 10
+BATCH_SIZE = 5
 """Deliveries of an attempt, which have its time limit together."""
 _PROPERTIES = param(
     {},

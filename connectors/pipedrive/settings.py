@@ -30,6 +30,8 @@ class Settings(ConnectorSettings):
     url: Annotated[ProviderUrl, AfterValidator(_leave_out_path)] = "https://api.pipedrive.com"
     """Address of your company in Pipedrive, like https://acme.pipedrive.com. With it, requests are faster, and the
     dashboard links to records."""
+    searches_per_second: float = Field(4.0, gt=0)
+    """Searches per second and worker. Pipedrive allows ten in two seconds on every plan."""
     do_not_email_filter: int | None = Field(None, ge=1)
     """ID of a filter of persons who want no email: the number at the end of the address when it is open."""
     do_not_call_filter: int | None = Field(None, ge=1)
@@ -39,8 +41,8 @@ class Settings(ConnectorSettings):
 connector = Connector(
     "pipedrive",
     settings=Settings,
-    # Searches are limited to 10 in two seconds on every plan, all requests to 20 on the smallest one.
-    limits=Limits(per_second=5, concurrency=4, timeout=25),
+    # The smallest plan allows 20 requests in two seconds.
+    limits=Limits(per_second=8, concurrency=3, timeout=25),
     description="Logs calls and chats as activities; writes persons and creates deals.",
     group=ConnectorGroup.CRM,
 )

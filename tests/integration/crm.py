@@ -54,7 +54,7 @@ class CrmConnection:
         self.sandbox = sandbox
         self.clock = sandbox.clock
         self.connector = load_connector(name)
-        unlimited = {"HUBSPOT_SEARCHES_PER_SECOND": "10000"}
+        unlimited = {f"{crm}_SEARCHES_PER_SECOND": "10000" for crm in ("HUBSPOT", "PIPEDRIVE")}
         self.connected = connect(self.connector, {**sandbox.environment, **unlimited, **(environ or {})})
         self.contact_cache = InMemoryContactCache()
         self.duplicates: list[tuple[str, str]] = []

@@ -404,6 +404,7 @@ class PipedriveProvider(SandboxProvider):
 
     def __init__(self, sandbox: RunningSandbox) -> None:
         super().__init__(sandbox, "pipedrive")
+        self.environ = {**self.environ, "PIPEDRIVE_SEARCHES_PER_SECOND": "10000"}
         self.account = sandbox.pipedrive
         with connect(TestPipedrive.connector, self.environ) as company:
             company.setup()

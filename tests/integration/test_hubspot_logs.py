@@ -10,9 +10,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from bridge_connectors.hubspot.search_requests import SearchLimiter
 
-from bridge.connector import ContactProfile, Success
+from bridge.connector import ContactProfile, SearchLimiter, Success
 from bridge.errors import (
     DeliveryError,
     LookupInconclusive,

@@ -57,6 +57,7 @@ def test_people_who_called_within_the_hour_cost_one_request_each(
         "BRIDGE_RULES_FILE": str(tmp_path / "rules.yaml"),
         "BRIDGE_DATABASE_URL": f"sqlite:///{tmp_path}/bridge.db",
         "PIPEDRIVE_PER_SECOND": "1000",
+        "PIPEDRIVE_SEARCHES_PER_SECOND": "10000",
     }
     service = build_service(Role.WORKER, sandbox.environment | environ, clock=sandbox.clock)
     try:
