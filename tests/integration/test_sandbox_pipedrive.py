@@ -129,7 +129,8 @@ def test_requests_cost_tokens_until_the_day_ends(sandbox: RunningSandbox, http: 
 
 
 def test_burst_limit_blocks_a_client_that_ignores_it(sandbox: RunningSandbox, http: httpx.Client) -> None:
-    sandbox.pipedrive.burst_limit = 2
+    settings = httpx.post(f"{sandbox.url}/_sandbox/pipedrive/configure", json={"burst_limit": 2}).json()
+    assert settings["result"]["burst_limit"] == 2
     statuses = [http.get("/persons/9").status_code for _ in range(24)]
     assert statuses == [404, 404, *[429] * 20, 403, 403]
     sandbox.clock.advance(seconds=3)

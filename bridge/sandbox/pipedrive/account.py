@@ -194,8 +194,8 @@ class Pipedrive(PipedriveApi):
     def _configure(self, body: dict[str, Any]) -> dict[str, Any]:
         names = ("daily_budget", "burst_limit", "search_limit", "has_campaigns")
         for name, value in body.items():
-            if name not in names:
-                raise ValueError(f"unknown setting {name}; there are {', '.join(names)}")
+            if name not in names or not isinstance(value, int | None):
+                raise ValueError(f"{name} is not a number, or none of {', '.join(names)}")
             setattr(self, name, value)
         return {name: getattr(self, name) for name in names}
 
