@@ -7,7 +7,8 @@ import os
 import shutil
 import signal
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,13 @@ from typing import Any
 import certifi
 import psycopg
 import pytest
+import sqlalchemy
+import typer.main
+import typer.testing
 from hypothesis import HealthCheck, settings
 
 from bridge.clock import Clock
+from bridge.store import database as database_module
 from bridge.store.database import Database
 from tests.postgres import (
     create_database,
@@ -56,6 +61,14 @@ def shared_tls_context() -> Iterator[None]:
             "create_default_context",
             lambda *a, **k: shared if not a and k == {"cafile": roots} else create(*a, **k),
         )
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_command() -> Iterator[None]:
+    """Let all runs of the command line share its parser, which takes as long to build as most commands to run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.testing, "_get_command", cache(typer.main.get_command))
         yield
 
 
@@ -117,17 +130,38 @@ def sqlite_url(tmp_path: Path, sqlite_template: Path) -> str:
     return f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'bridge.db')}"
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+@pytest.fixture
+def reused_sqlite_url(sqlite_template: Path) -> Iterator[str]:
+    """An empty database on SQLite in a file that the tests of this process use one after the other."""
+    folder = sqlite_template.with_name("reused")
+    folder.mkdir()
+    yield f"sqlite:///{shutil.copy(sqlite_template, folder / 'bridge.db')}"
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(
+    params=["reused_sqlite", pytest.param("postgres", marks=pytest.mark.postgres)], ids=["sqlite", "postgres"]
+)
 def database_url(request: pytest.FixtureRequest) -> str:
-    """The URL of a new, migrated database of either kind."""
+    """The URL of an empty, migrated database of either kind."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
 
 
+@pytest.fixture(scope="session")
+def engine_of() -> Callable[[str, int], sqlalchemy.Engine]:
+    """Return the engine of a URL. It keeps compiled statements, which every test would compile again."""
+    return cache(database_module._engine)
+
+
 @pytest.fixture
-def database(database_url: str, clock: Clock) -> Iterator[Database]:
-    """A new, migrated database of either kind, on the test's clock."""
-    database = Database(database_url, clock)
+def database(
+    database_url: str, clock: Clock, engine_of: Callable[[str, int], sqlalchemy.Engine]
+) -> Iterator[Database]:
+    """An empty, migrated database of either kind, on the test's clock."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database_module, "_engine", engine_of)
+        database = Database(database_url, clock)
     yield database
     database.close()
 

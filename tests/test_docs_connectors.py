@@ -16,6 +16,7 @@ import bridge.errors
 from bridge.connector.discovery import Registry
 from bridge.rules.load import load_or_raise
 from bridge.testing import Reply, StubServer, load_connector, run_action
+from tests.acceptance.service_process import clean_environment, run_command
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "connectors.md").read_text("utf-8")
@@ -65,7 +66,7 @@ def python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def bridge_command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return python("-c", "from bridge.cli import main; main()", *arguments, folder=folder)
+    return run_command(folder, clean_environment(), *arguments)
 
 
 def run_tests(folder: Path) -> subprocess.CompletedProcess[str]:

@@ -73,6 +73,7 @@ def test_demo_output_equals_readme_with_any_accounts_in_environment_and_dotenv(t
     assert err == ""
 
 
+@pytest.mark.faults
 def test_interrupted_demo_cleans_up(tmp_path: Path) -> None:
     with demo(tmp_path) as process:
         assert eventually(lambda: list(tmp_path.glob("bridge-demo-*/bridge.db")))
@@ -82,6 +83,7 @@ def test_interrupted_demo_cleans_up(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.faults
 def test_demo_keep_runs_until_interrupted(tmp_path: Path) -> None:
     with demo(tmp_path, "--keep") as process:
         assert process.stderr is not None

@@ -17,6 +17,8 @@ from tests.faults.harness import Deployment, Outcome, call_events, event_body, p
 from tests.faults.own_postgres import Postgres
 from tests.faults.small_disk import fill
 
+pytestmark = pytest.mark.faults
+
 Report = Callable[[Outcome], None]
 
 
@@ -54,7 +56,7 @@ def _restart_under_load(
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("mode", [pytest.param("fast", marks=pytest.mark.faults), "immediate"])
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
 def test_service_resumes_after_postgres_restart(
     tmp_path: Path, own_postgres: Postgres, sandbox: RunningSandbox, report: Report, mode: str
 ) -> None:
@@ -62,7 +64,6 @@ def test_service_resumes_after_postgres_restart(
         _restart_under_load(deployment, own_postgres, mode, 1.0, 60, report)
 
 
-@pytest.mark.faults
 @pytest.mark.postgres
 @pytest.mark.timeout(400)
 def test_repeated_postgres_outages_longer_than_a_lease_lose_nothing(
@@ -106,7 +107,6 @@ def test_service_waits_for_database_at_start(
         assert deployment.lost_events() == []
 
 
-@pytest.mark.faults
 @pytest.mark.postgres
 def test_service_shuts_down_cleanly_without_database(
     tmp_path: Path, own_postgres: Postgres, sandbox: RunningSandbox
@@ -132,7 +132,6 @@ def test_service_shuts_down_cleanly_without_database(
         assert (deployment.lost_events(), deployment.duplicates()) == ([], [])
 
 
-@pytest.mark.faults
 def test_full_disk_rejects_events_until_space_is_free(
     small_disk: Path, sandbox: RunningSandbox, report: Report
 ) -> None:

@@ -44,7 +44,14 @@ WRITES = {
 }
 
 
-@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("does not respond", marks=pytest.mark.faults),
+        "succeeds and reports an error",
+        "fails",
+    ],
+)
 def test_provider_faults_lose_and_duplicate_nothing(
     deployment: Deployment, report: Report, kind: str
 ) -> None:

@@ -61,6 +61,7 @@ def _kill_one_of_two_workers(deployment: Deployment, count: int, skip_waits: boo
     assert set(deployment.states()) == {"succeeded"}
 
 
+@pytest.mark.faults
 def test_attempts_of_dead_worker_are_taken_over(postgres_deployment: Deployment, report: Report) -> None:
     _kill_one_of_two_workers(postgres_deployment, 30, True, report)
 

@@ -10,6 +10,8 @@ from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
+from sqlalchemy import func, select
+
 from bridge.clock import uptime
 from bridge.connector import (
     BatchItem,
@@ -35,10 +37,9 @@ from bridge.store import schema
 from bridge.store.claim import Capacity, claim
 from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.database import Database
-from bridge.store.delivery_list import list_deliveries
 from bridge.store.ingest import IncomingEvent, store_events
 from bridge.store.policy_inputs import PolicyConfig
-from bridge.store.queries import list_events, show_delivery, stored_event
+from bridge.store.queries import show_delivery, stored_event
 from bridge.store.results import AttemptResult, find_expired_leases, record_results
 from bridge.store.routing import delivery_row
 from bridge.telemetry.metrics import Metrics
@@ -168,7 +169,10 @@ class Engine:
         raw = json.dumps(body).encode()
         event = read_event(raw, now)
         assert store_events(self.database, [IncomingEvent(event, raw)]) == ["stored"]
-        return stored_event(self.database, list_events(self.database, limit=1).items[0]["id"])
+        found = select(schema.events.c.id).where(schema.events.c.dedupe_key == event.dedupe_key)
+        with self.database.read() as conn:
+            event_id = conn.execute(found).scalar_one()
+        return stored_event(self.database, event_id)
 
     def deliver(self, use: str, event: Event | None = None, *, force: bool = False, **planned: Any) -> str:
         """Store a delivery of `desk.<use>`; return its ID."""
@@ -274,7 +278,10 @@ class Engine:
         return len(expired)
 
     def states(self) -> Counter[str]:
-        return Counter(item["state"] for item in list_deliveries(self.database, limit=1000).items)
+        state = schema.deliveries.c.state
+        with self.database.read() as conn:
+            rows = conn.execute(select(state, func.count().label("total")).group_by(state))
+            return Counter({row.state: row.total for row in rows})
 
     def show(self, delivery_id: str) -> dict[str, Any]:
         return show_delivery(self.database, delivery_id)

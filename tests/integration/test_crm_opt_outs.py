@@ -383,8 +383,7 @@ def test_result_of_the_wrong_type_is_no_answer(bridge: CrmEngine) -> None:
 
 def test_requests_per_second_of_the_crm_apply(bridge: CrmEngine) -> None:
     bridge.account.limits = Limits(concurrency=2, per_second=0.01)
-    for number in range(250):
-        bridge.deliver("send", phone_number(number), email_address(number))
+    add_deliveries(bridge.engine, 250)
     bridge.engine.run_due()
     bridge.ask()
     assert len(bridge.crm.calls) == 1
