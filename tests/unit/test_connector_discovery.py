@@ -150,7 +150,7 @@ def test_action_name_for_display_shows_another_connection() -> None:
     assert name.with_connection("twilio_eu") == "twilio.send_sms (twilio_eu)"
 
 
-@pytest.mark.parametrize("folder", ["hubspot", "salesforce"])
+@pytest.mark.parametrize("folder", ["hubspot", "pipedrive", "salesforce"])
 def test_modules_of_a_folder_import_each_other_in_one_direction(folder: str) -> None:
     imports = {
         path.stem: {name[1:] for name in imported_modules(path) if name.startswith(".")}

@@ -69,7 +69,13 @@ def test_task_key_depends_on_params(crm: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "action", ["hubspot.upsert_contact", "hubspot.update_contact", "salesforce.update_lead"]
+    "action",
+    [
+        "hubspot.upsert_contact",
+        "hubspot.update_contact",
+        "salesforce.update_lead",
+        "pipedrive.upsert_person",
+    ],
 )
 def test_field_update_key_depends_on_fields(action: str) -> None:
     one, other = (f"{{use: {action}, with: {{properties: {{{name}: x}}}}}}" for name in ("Title", "Rating"))

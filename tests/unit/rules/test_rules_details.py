@@ -212,7 +212,7 @@ def test_message_with_details_has_its_recipient_before_they_are_known() -> None:
 
 SHIPPED = [
     (action, name)
-    for connector in ("hubspot", "salesforce", "twilio", "email", "slack", "http", "heppu")
+    for connector in ("hubspot", "salesforce", "pipedrive", "twilio", "email", "slack", "http", "heppu")
     for action in REGISTRY.connector(connector).actions.values()
     for name, info in params_of(action).items()
     if name != action.recipient and not is_team_only(info) and action.name != "set_opt_out"  # not for a call
