@@ -73,7 +73,7 @@ _OWN_FIELD_NAMES = """
 Id Name FirstName LastName Company Email Phone MobilePhone HomePhone OtherPhone LastActivityDate LastModifiedDate
 CreatedDate IsConverted OwnerId AccountId ContactId WhoId WhatId Subject Description Status Priority Type ActivityDate
 CallType CallDurationInSeconds CallDisposition CallObject IsClosed Origin LeadSource SuppliedName SuppliedEmail
-SuppliedPhone SuppliedCompany
+SuppliedPhone SuppliedCompany StartDateTime EndDateTime Location ShowAs CampaignId LeadId
 """
 _OWN_FIELDS = frozenset(_OWN_FIELD_NAMES.split())
 """Fields that the bridge reads and writes by itself. Others stand in a rule, which is then wrong, not the account."""

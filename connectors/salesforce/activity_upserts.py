@@ -1,16 +1,17 @@
-"""Upserts of Tasks: each has a key, so that a repeated write changes the same Task instead of creating another."""
+"""Upserts of Tasks and Events: each has a key, so that a repeated write changes it instead of creating another."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from bridge.connector import Success
 from bridge.errors import DeliveryError
 
-from .errors import DELETED_CODES, errors_in, record_result
+from .errors import DELETED_CODES, record_result
+from .external_ids import is_field_missing, require_external_id
 from .field_values import VALUE_CODES
 from .org import Org, typed
 from .sdk import SalesforceError, format_soql
@@ -19,9 +20,10 @@ from .soql import chunks
 
 _MISSING_FIELD_CACHE_SECONDS = 600.0
 _Items = dict[str, Mapping[str, Any]]
-"""Salesforce's result of each Task, by its key."""
+"""Salesforce's result of each record, by its key."""
 REFERENCES: Mapping[str, str] = {"OwnerId": "the owner", "WhatId": "the related record"}
-"""Fields of a Task that refer to other records, and that it can do without."""
+"""Fields of a Task or Event that refer to other records, and that it can do without."""
+ActivityType = Literal["Task", "Event"]
 _REFERENCE_CODES = {
     *DELETED_CODES,
     "INACTIVE_OWNER_OR_USER",
@@ -33,23 +35,27 @@ _REFERENCE_CODES = {
 
 
 @dataclass(frozen=True)
-class TaskResult:
-    """The result of writing one Task."""
+class ActivityResult:
+    """The result of writing one Task or Event."""
 
     result: Success | DeliveryError
     refused: Collection[str] = ()
-    """References without which the Task was written."""
+    """References without which it was written."""
 
 
-def upsert_tasks(
-    org: Org, records: Mapping[str, Record], existing_ids: Mapping[str, str], of_rule: Collection[str] = ()
-) -> dict[str, TaskResult]:
-    """Create each Task, or update the Task with its key. `existing_ids` holds the IDs of Tasks written before.
+def upsert_activities(
+    org: Org,
+    kind: ActivityType,
+    records: Mapping[str, Record],
+    existing_ids: Mapping[str, str],
+    of_rule: Collection[str] = (),
+) -> dict[str, ActivityResult]:
+    """Create each record, or update the one with its key. `existing_ids` holds the IDs of records written before.
 
-    If Salesforce refuses the owner, the related record, or the value of a field `of_rule`, the Task is written without
-    it, and its result says so.
+    If Salesforce refuses the owner, the related record, or the value of a field `of_rule`, the record is written
+    without it, and its result says so.
     """
-    items = _upsert(org, records, existing_ids)
+    items = _upsert(org, kind, records, existing_ids)
     refused = {
         key: references
         for key, item in items.items()
@@ -60,26 +66,26 @@ def upsert_tasks(
             key: {name: value for name, value in records[key].items() if name not in references}
             for key, references in refused.items()
         }
-        items |= _upsert(org, remaining, existing_ids)
-    return {key: _task_result(item, refused.get(key, {})) for key, item in items.items()}
+        items |= _upsert(org, kind, remaining, existing_ids)
+    return {key: _result(item, refused.get(key, {})) for key, item in items.items()}
 
 
-def _task_result(item: Mapping[str, Any], refused: Mapping[str, str]) -> TaskResult:
+def _result(item: Mapping[str, Any], refused: Mapping[str, str]) -> ActivityResult:
     result = record_result(item)
     if not isinstance(result, Success):
-        return TaskResult(result)
+        return ActivityResult(result)
     notes = [
         f"without {REFERENCES.get(name, f'`{name}`')}, which Salesforce refused ({code})"
         for name, code in refused.items()
     ]
-    return TaskResult(
+    return ActivityResult(
         replace(result, detail="; ".join(filter(None, [result.detail, *notes]))),
         refused.keys() & REFERENCES.keys(),
     )
 
 
 def _refused(record: Record, item: Mapping[str, Any], of_rule: Collection[str]) -> dict[str, str]:
-    """Return the references and values of a rejected Task that may be the reason, with Salesforce's error code.
+    """Return the references and values of a rejected record that may be the reason, with Salesforce's error code.
 
     Salesforce does not always name the field. Then it may be any reference, or the contact.
     """
@@ -94,10 +100,11 @@ def _refused(record: Record, item: Mapping[str, Any], of_rule: Collection[str]) 
     return refused
 
 
-def _upsert(org: Org, records: Mapping[str, Record], existing_ids: Mapping[str, str]) -> _Items:
-    items = _update(
-        org, {key: records[key] | {"id": existing_ids[key]} for key in records if key in existing_ids}
-    )
+def _upsert(
+    org: Org, kind: ActivityType, records: Mapping[str, Record], existing_ids: Mapping[str, str]
+) -> _Items:
+    known = {key: records[key] | {"id": existing_ids[key]} for key in records if key in existing_ids}
+    items = _update(org, kind, known)
     remaining = {
         key: record
         for key, record in records.items()
@@ -105,26 +112,28 @@ def _upsert(org: Org, records: Mapping[str, Record], existing_ids: Mapping[str, 
     }
     if not remaining:
         return items
+    if kind == "Event":
+        with require_external_id("Event", org.settings.task_field):
+            return items | _upsert_by_external_id(org, kind, remaining)
     if time.monotonic() >= org.task_field_missing_until:
         try:
-            return items | _upsert_by_external_id(org, remaining)
+            return items | _upsert_by_external_id(org, kind, remaining)
         except SalesforceError as error:
-            if not _is_field_missing(org, error):
+            if not is_field_missing(error, org.settings.task_field):
                 raise
         org.task_field_missing_until = time.monotonic() + _MISSING_FIELD_CACHE_SECONDS
     return items | _upsert_by_call_object(org, remaining)
 
 
-def _upsert_by_external_id(org: Org, records: Mapping[str, Record]) -> _Items:
+def _upsert_by_external_id(org: Org, kind: ActivityType, records: Mapping[str, Record]) -> _Items:
     field = org.settings.task_field
     items: _Items = {}
     pending = {key: {**record, field: key} for key, record in records.items()}
     for _ in range(2):
-        answers = org.collection(
-            "PATCH", f"/Task/{field}", [typed("Task", record) for record in pending.values()]
-        )
+        rows = [typed(kind, record) for record in pending.values()]
+        answers = org.collection("PATCH", f"/{kind}/{field}", rows)
         items |= dict(zip(pending, answers, strict=True))
-        # With these codes the Task already exists: it was created by an attempt whose response was lost, or
+        # With these codes the record already exists: it was created by an attempt whose response was lost, or
         # concurrently by another process. A subtype can be set only when a Task is created.
         pending = {
             key: {name: value for name, value in record.items() if name != "TaskSubtype"}
@@ -143,7 +152,9 @@ def _upsert_by_call_object(org: Org, records: Mapping[str, Record]) -> _Items:
         soql = format_soql("SELECT Id, CallObject FROM Task WHERE CallObject IN {}", keys)
         existing |= {str(row["CallObject"]): str(row["Id"]) for row in org.query(soql)}
     keyed = {key: record | {"CallObject": key} for key, record in records.items()}
-    items = _update(org, {key: keyed[key] | {"id": existing[key]} for key in keyed if key in existing})
+    items = _update(
+        org, "Task", {key: keyed[key] | {"id": existing[key]} for key in keyed if key in existing}
+    )
     new = {key: record for key, record in keyed.items() if key not in existing}
     if new:
         answers = org.collection("POST", "", [typed("Task", record) for record in new.values()])
@@ -151,11 +162,11 @@ def _upsert_by_call_object(org: Org, records: Mapping[str, Record]) -> _Items:
     return items
 
 
-def _update(org: Org, records: Mapping[str, Record]) -> _Items:
+def _update(org: Org, kind: ActivityType, records: Mapping[str, Record]) -> _Items:
     if not records:
         return {}
     rows = [
-        typed("Task", {name: value for name, value in record.items() if name != "TaskSubtype"})
+        typed(kind, {name: value for name, value in record.items() if name != "TaskSubtype"})
         for record in records.values()
     ]
     answers = [{"created": False, **item} for item in org.collection("PATCH", "", rows)]
@@ -163,12 +174,5 @@ def _update(org: Org, records: Mapping[str, Record]) -> _Items:
 
 
 def _code(item: Mapping[str, Any]) -> str:
-    """Return the error code of a rejected Task, empty if it was written."""
+    """Return the error code of a rejected record, empty if it was written."""
     return next((str(error.get("statusCode")) for error in item.get("errors") or ()), "")
-
-
-def _is_field_missing(org: Org, error: SalesforceError) -> bool:
-    return any(
-        code in ("NOT_FOUND", "INVALID_FIELD", "INVALID_ARGUMENT_TYPE") and org.settings.task_field in message
-        for code, message, _ in errors_in(error)
-    )

@@ -98,7 +98,7 @@ def _log(org: Org, items: Sequence[BatchItem[P]]) -> list[BatchResult]:
     """Write the Task of every item in as few requests as Salesforce allows: one, if all contacts are cached."""
     by_key = items_by_conversation(items)
     status = org.closed_status("Task")
-    types = org.task_types()
+    types = org.types("Task")
 
     def build(key: str, contact: ContactRef | None) -> NewTask:
         params, context = by_key[key].params, by_key[key].context

@@ -19,10 +19,15 @@ def record_url(settings: Settings, record: ProviderRecord) -> str | None:
 
 @connector.where_to_look
 def where_to_look(settings: Settings, delivery: UncertainDelivery) -> WhereToLook:
-    """Return the query that finds the Task or case of the conversation."""
-    is_case = "case" in delivery.action
-    table, field = ("Case", settings.case_field) if is_case else ("Task", settings.task_field)
+    """Return the query that finds the Task, Event or case of the conversation."""
+    if "campaign" in delivery.action:
+        return WhereToLook("Open the campaign in Salesforce: the person is among its members.")
+    is_event = delivery.action == "create_event"
+    table, field = ("Event" if is_event else "Task", settings.task_field)
+    if "case" in delivery.action:
+        table, field = ("Case", settings.case_field)
     key = (delivery.conversation or "").replace("'", "")
+    key = f"event:{key}" if is_event and key else key
     if not key:
         return WhereToLook(f"Search for the {table} in Salesforce.")
     query = f"SELECT Id, Subject, CreatedDate FROM {table} WHERE {field} = '{key}'"  # noqa: S608  (shown, not run)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 
 from bridge.connector import (
@@ -21,16 +20,16 @@ from bridge.connector import (
     remember_own_ticket,
     write_for_contact,
 )
-from bridge.errors import AccountError, DeliveryError, TransientError
+from bridge.errors import DeliveryError, TransientError
 
-from .account_errors import PERMISSION_SET
 from .contact_source import Contacts
-from .errors import DELETED_CODES, error_code, errors_in, record_result, refused_fields
+from .errors import DELETED_CODES, error_code, record_result, refused_fields
+from .external_ids import require_external_id
 from .field_values import find_field, refused_values, typed_properties
 from .lenient_writes import LEAD_PREFIX
 from .org import Org, typed
 from .permissions import CREATE_CASES
-from .sdk import SalesforceError, format_soql
+from .sdk import format_soql
 from .session import Record
 from .settings import connector
 from .soql import select
@@ -162,28 +161,10 @@ def _find(org: Org, key: str) -> tuple[str | None, Record | None]:
     query = select(("Id",), "Case", format_soql(f"{field} = {{}} LIMIT 1", key))
     found = org.query_together({"Case": query, "Task": select(("Id", "WhoId", "WhatId"), "Task", of_task)})
     if "Case" not in found:
-        with _field_required(field):
+        with require_external_id("Case", field):
             found["Case"] = org.query(query)
     cases, tasks = found["Case"], found.get("Task")
     return str(cases[0]["Id"]) if cases else None, tasks[0] if tasks else None
-
-
-@contextmanager
-def _field_required(field: str) -> Iterator[None]:
-    """Raise AccountError if Salesforce refuses the request because it does not know the external ID field."""
-    try:
-        yield
-    except SalesforceError as error:
-        if not any(
-            code in ("INVALID_FIELD", "NOT_FOUND") and field in message
-            for code, message, _ in errors_in(error)
-        ):
-            raise
-        raise AccountError(
-            f"Case.{field} is missing or hidden from the integration user, so a case could be created twice",
-            fix="run `bridge connections setup salesforce`, then grant Read and Edit access to the field in "
-            f"{PERMISSION_SET}",
-        ) from error
 
 
 def _relate(org: Org, task: Record, case_id: str) -> None:
@@ -216,7 +197,7 @@ def _create(
     optional = _OPTIONAL_FIELDS - ({"Origin"} if params.origin else set())
     for _ in range(3):
         row = typed("Case", {**record, field: context.conversation_key})
-        with _field_required(field):
+        with require_external_id("Case", field):
             [item] = org.collection("PATCH", f"/Case/{field}", [row], {} if "OwnerId" in record else _ASSIGN)
         refused = refused_fields(item)
         left_out = refused & record.keys() & (optional | refused_values(item, of_rule))

@@ -13,6 +13,7 @@ from bridge.connector import TokenSource
 from bridge.errors import AccountError, ConfigError, OutcomeUnknown, PermanentError, TransientError
 
 from .account_errors import PERMISSION_SET, hidden_object
+from .campaigns import Campaigns
 from .describe import FieldDescription, read_fields
 from .match_fields import MatchFields
 from .owners import Owners
@@ -54,6 +55,7 @@ class Org:
         self.values_read_again = float("-inf")
         """Time (monotonic) at which the cached statuses and picklists were last given up because of a refused value."""
         self.owners = Owners(self.query)
+        self.campaigns = Campaigns(self.query)
         self.match_fields = MatchFields()
         self.close = self.session.close
 
@@ -163,9 +165,9 @@ class Org:
             retry_after=timedelta(seconds=1),
         )
 
-    def task_types(self) -> Sequence[str]:
-        """Return the values of Task.Type, none if the integration user may not write the field."""
-        field = self.fields("Task").get("Type")
+    def types(self, object_type: Literal["Task", "Event"]) -> Sequence[str]:
+        """Return the values of Task.Type or Event.Type, none if the integration user may not write the field."""
+        field = self.fields(object_type).get("Type")
         return list(field.options) if field and field.createable else ()
 
     def describe(self, object_type: str) -> Any:

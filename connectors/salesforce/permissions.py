@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 WRITE_PEOPLE = ("Lead (read, create, edit)", "Contact (read, edit)")
 WRITE_TASKS = ("Task (create, edit)", *WRITE_PEOPLE)
+WRITE_EVENTS = ("Event (create, edit)", *WRITE_PEOPLE)
+WRITE_MEMBERS = ("Campaign (read)", "CampaignMember (create, edit)")
 UPDATE_LEADS = ("Lead (read, edit)",)
 CREATE_CASES = ("Case (read, create, edit)", "Contact (read)")
 CLOSE_CASES = ("Case (read, edit)",)

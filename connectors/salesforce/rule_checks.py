@@ -22,6 +22,19 @@ _OWN_FIELDS: Mapping[str, Sequence[str]] = {
     "Contact": ("FirstName", "LastName", "Email", "Phone"),
     "Lead": ("FirstName", "LastName", "Email", "Phone", "Company"),
     "Task": ("Subject", "Description", "Status", "ActivityDate", "Priority", "OwnerId", "WhoId", "WhatId"),
+    "Event": (
+        "Subject",
+        "Description",
+        "Location",
+        "StartDateTime",
+        "EndDateTime",
+        "ShowAs",
+        "OwnerId",
+        "WhoId",
+        "WhatId",
+    ),
+    "Campaign": ("Name", "IsActive"),
+    "CampaignMember": ("CampaignId", "ContactId", "LeadId", "Status"),
     "Case": (
         "Subject",
         "Description",
@@ -39,6 +52,9 @@ _FIELD_PARAMS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "log_chat": {"properties": ("Task",), "new_contact": _PEOPLE},
     "log_message": {"new_contact": _PEOPLE},
     "create_task": {"properties": ("Task",), "new_contact": _PEOPLE},
+    "create_event": {"properties": ("Event",), "new_contact": _PEOPLE},
+    "add_to_campaign": {"properties": ("CampaignMember",), "new_contact": _PEOPLE},
+    "update_campaign_member": {"properties": ("CampaignMember",)},
     "upsert_contact": {"properties": _PEOPLE, "new_contact": _PEOPLE},
     "update_lead": {"properties": ("Lead",)},
     "create_case": {"properties": ("Case",)},
@@ -50,6 +66,12 @@ _VALUE_PARAMS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "log_call": {"call_type": ("Task", "Type"), "lead_source": ("Lead", "LeadSource")},
     "log_chat": {"chat_type": ("Task", "Type"), "lead_source": ("Lead", "LeadSource")},
     "log_message": {"message_type": ("Task", "Type"), "lead_source": ("Lead", "LeadSource")},
+    "create_event": {
+        "event_type": ("Event", "Type"),
+        "show_as": ("Event", "ShowAs"),
+        "lead_source": ("Lead", "LeadSource"),
+    },
+    "add_to_campaign": {"lead_source": ("Lead", "LeadSource")},
     "upsert_contact": {"lead_source": ("Lead", "LeadSource")},
     "update_lead": {"status": ("Lead", "Status")},
     "create_case": {
@@ -64,8 +86,10 @@ _OPTIONAL_FIELDS = ("Type", "LeadSource")
 """Fields that the bridge leaves out if the org's picklist does not have the value."""
 _QUEUE_OWNED = ("create_case", "upsert_contact")
 """Actions whose records a queue may own."""
-_LOGS = {"log_call", "log_chat", "log_message", "create_task"}
-"""Actions that write a Task; that they complete the contact or lead as well is optional."""
+_LOGS = {"log_call", "log_chat", "log_message", "create_task", "create_event"}
+"""Actions that write a Task or Event; that they complete the contact or lead as well is optional."""
+_UPDATES = ("update_lead", "close_case", "update_campaign_member")
+"""Actions that create no record."""
 _FLAGS = {"create": "createable", "edit": "updateable"}
 
 
@@ -76,12 +100,13 @@ def check_rules(org: Org, uses: Sequence[ActionUse]) -> list[RuleProblem]:
     return [
         *_permission_problems(descriptions, uses),
         *_hidden_field_problems(descriptions),
-        *_case_field_problems(org, descriptions, uses),
+        *_external_id_problems(org, descriptions, uses),
         *_field_problems(descriptions, uses),
         *_required_field_problems(descriptions, uses),
         *_flag_problems(descriptions, uses),
         *_open_status_problems(org, uses),
         *_owner_problems(org, uses),
+        *_campaign_problems(org, descriptions, uses),
     ]
 
 
@@ -155,21 +180,46 @@ def _list(object_type: str, names: Sequence[str]) -> str:
     return ", ".join(f"{object_type}.{name}" for name in names)
 
 
-def _case_field_problems(
+def _external_id_problems(
     org: Org, descriptions: Mapping[str, Mapping[str, Any] | None], uses: Sequence[ActionUse]
 ) -> Iterator[RuleProblem]:
-    description = descriptions.get("Case")
-    if description is None or not any(use.action.name == "create_case" for use in uses):
-        return
-    field = org.settings.case_field
-    problem = external_id_problem(description, "Case", field)
-    if not has_field(description, field):
-        problem = (
-            f"Case.{field} is missing or hidden from this user (for create_case): run `bridge connections setup "
-            f"salesforce`, then grant Read and Edit access to the field in {PERMISSION_SET}"
-        )
-    if problem:
-        yield RuleProblem(problem)
+    """Find external ID fields without which an action waits. Tasks can do without theirs."""
+    required = {
+        "create_case": ("Case", org.settings.case_field),
+        "create_event": ("Event", org.settings.task_field),
+    }
+    names = {use.action.name for use in uses}
+    for action, (object_type, field) in required.items():
+        description = descriptions.get(object_type) if action in names else None
+        if description is None:
+            continue
+        problem = external_id_problem(description, object_type, field)
+        if not has_field(description, field):
+            problem = (
+                f"{object_type}.{field} is missing or hidden from this user (for {action}): run `bridge connections "
+                f"setup salesforce`, then grant Read and Edit access to the field in {PERMISSION_SET}"
+            )
+        if problem:
+            yield RuleProblem(problem)
+
+
+def _campaign_problems(
+    org: Org, descriptions: Mapping[str, Mapping[str, Any] | None], uses: Sequence[ActionUse]
+) -> Iterator[RuleProblem]:
+    """Find campaigns that the org does not have, and member statuses that a campaign does not have."""
+    for use in uses:
+        name, status = use.params.get("campaign"), use.params.get("status")
+        if not isinstance(name, str) or descriptions.get("Campaign") is None:
+            continue
+        campaign = org.campaigns.find(name)
+        text, location = campaign.problem, "campaign"
+        if campaign.id and isinstance(status, str) and campaign.status(status) is None:
+            text, location = campaign.status_problem(status), "status"
+        text, _, hint = text.partition("; ")
+        if " has no campaign `" in text:
+            hint = org.campaigns.suggestion(name)
+        if text:
+            yield RuleProblem(text, hint, use, (location,))
 
 
 def _field_problems(
@@ -178,7 +228,7 @@ def _field_problems(
     for use in uses:
         for param, object_types in _FIELD_PARAMS.get(use.action.name, {}).items():
             visible = {name: described for name in object_types if (described := descriptions.get(name))}
-            access = "updateable" if use.action.name in ("update_lead", "close_case") else "createable"
+            access = "updateable" if use.action.name in _UPDATES else "createable"
             for name, value in use.properties(param).items() if visible else ():
                 found = find_described(visible, name, access)
                 problem = found if isinstance(found, tuple) else check_value(found, name, value)
@@ -192,7 +242,7 @@ def _field_problems(
                 problem = None if isinstance(found, tuple) else check_value(found, param, use.params[param])
                 if problem is not None:
                     text, hint, level = problem
-                    if name in _OPTIONAL_FIELDS and (level == "error" or object_type == "Task"):
+                    if name in _OPTIONAL_FIELDS and (level == "error" or object_type in ("Task", "Event")):
                         text, level = f"{text.partition(';')[0]}; it is left out", "warning"
                     yield RuleProblem(text, hint, use, (param,), level)
 

@@ -46,7 +46,7 @@ def log_message(org: Org, items: Sequence[BatchItem[LogMessageParams]]) -> list[
     """Log a sent message as a closed Task. Use it under `on_success` of a rule that sends messages."""
     by_key = {f"message:{item.context.idempotency_token}": item for item in items}
     status = org.closed_status("Task")
-    types = org.task_types()
+    types = org.types("Task")
 
     def build(key: str, contact: ContactRef | None) -> NewTask:
         params, context = by_key[key].params, by_key[key].context

@@ -62,6 +62,6 @@ connector = Connector(
     "salesforce",
     settings=Settings,
     limits=Limits(concurrency=4, timeout=25),
-    description="Logs calls and chats as Tasks; writes contacts, leads and cases.",
+    description="Logs calls and chats as Tasks; writes contacts, leads, cases, Events and campaign members.",
     group=ConnectorGroup.CRM,
 )

@@ -55,7 +55,7 @@ def external_id_problem(description: Mapping[str, Any], object_type: str, name: 
     if field is None:
         return None
     if not (field["externalId"] and field["unique"]):
-        page = "Activity" if object_type == "Task" else object_type
+        page = "Activity" if object_type in ("Task", "Event") else object_type
         return f"{object_type}.{name} must be an External ID and unique: change it in Setup, {page}, Fields"
     if not field["createable"]:
         return f"this user may not write {object_type}.{name}: grant edit access to the field in its permission set"

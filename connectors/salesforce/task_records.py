@@ -1,4 +1,4 @@
-"""Tasks of a contact or lead: logged calls and chats, and tasks for a colleague."""
+"""Tasks and Events of a contact or lead: logged calls and chats, tasks for a colleague, and meetings."""
 
 from __future__ import annotations
 
@@ -23,15 +23,21 @@ from bridge.connector import (
 )
 from bridge.errors import DeliveryError
 
+from .activity_upserts import ActivityType, upsert_activities
 from .contact_source import Contacts
 from .errors import DELETED_CODES, error_code
 from .new_records import types_to_create
 from .org import BATCH_SIZE, Org
 from .related_records import TaskReferenceParams, read_related, references
 from .session import Record
-from .task_upserts import upsert_tasks
 
-MAX_LENGTH = {"Subject": 255, "Description": 32_000, "CallDisposition": 255, "CallObject": 255}
+MAX_LENGTH = {
+    "Subject": 255,
+    "Location": 255,
+    "Description": 32_000,
+    "CallDisposition": 255,
+    "CallObject": 255,
+}
 
 _OF_CALL = {"CallDurationInSeconds", "CallType", "CallDisposition", "CallObject", "TaskSubtype", "Type"}
 """Fields of a call that the Tasks of its transcript do not have: reports would count the call again."""
@@ -39,7 +45,7 @@ _OF_CALL = {"CallDurationInSeconds", "CallType", "CallDisposition", "CallObject"
 
 @dataclass(frozen=True)
 class NewTask:
-    """A Task to write, without its references."""
+    """A Task or Event to write, without its references."""
 
     fields: Record
     transcript: Sequence[str] = ()
@@ -55,8 +61,10 @@ BuildTask = Callable[[str, ContactRef | None], NewTask]
 """Returns a Task by its key and contact."""
 
 
-def log_tasks(org: Org, items: Mapping[str, BatchItem[P]], build: BuildTask) -> list[BatchResult]:
-    """Write a Task for the contact or lead of each item, by its key, in as few requests as Salesforce allows.
+def log_tasks(
+    org: Org, items: Mapping[str, BatchItem[P]], build: BuildTask, kind: ActivityType = "Task"
+) -> list[BatchResult]:
+    """Write a Task or Event for the contact or lead of each item, by its key, in as few requests as Salesforce allows.
 
     If all contacts are cached, that is one request.
     """
@@ -67,21 +75,22 @@ def log_tasks(org: Org, items: Mapping[str, BatchItem[P]], build: BuildTask) -> 
     results = write_for_contacts(
         Contacts(org, create_as=types_to_create(queries.values())),
         queries,
-        lambda contacts: _write_tasks(org, items, build, contacts),
+        lambda contacts: _write_tasks(org, kind, items, build, contacts),
     )
     return [org.refused_value(error_code(results[key]), read_again) or results[key] for key in items]
 
 
 def _write_tasks(
     org: Org,
+    kind: ActivityType,
     items: Mapping[str, BatchItem[P]],
     build: BuildTask,
     contacts: Mapping[str, ContactRef | None],
 ) -> dict[str, Success | DeliveryError]:
-    """Write the Tasks of contacts or leads, with their owners and related records.
+    """Write the Tasks or Events of contacts or leads, with their owners and related records.
 
-    An update leaves an owner and a related record that the
-    rule does not name as they are: a colleague may have changed them.
+    An update leaves an owner and a related record that the rule does not name as they are: a colleague may have
+    changed them.
     """
     contexts = {key: items[key].context for key in contacts}
     ids = {key: contact.id if contact else None for key, contact in contacts.items()}
@@ -101,9 +110,9 @@ def _write_tasks(
         notes[key] = [*found.notes, *task.notes]
         of_rule |= set(task.of_rule)
     existing_ids = {key: items[key].context.existing_id for key in records}
-    results = upsert_tasks(
-        org, records, {key: task_id for key, task_id in existing_ids.items() if task_id is not None}, of_rule
-    )
+    known = {key: task_id for key, task_id in existing_ids.items() if task_id is not None}
+    results = upsert_activities(org, kind, records, known, of_rule)
+
     if refused := [key for key, result in results.items() if result.refused]:
         cache = next(iter(contexts.values())).contact_cache
         forget_related_records(cache, [record_id for key in refused if (record_id := ids[key])])
@@ -136,7 +145,7 @@ def _write_transcripts(
     pending = list(parts)
     for start in range(0, len(pending), BATCH_SIZE):
         chunk = {key: parts[key] for key in pending[start : start + BATCH_SIZE]}
-        for part_key, item in upsert_tasks(org, chunk, {}).items():
+        for part_key, item in upsert_activities(org, "Task", chunk, {}).items():
             if not isinstance(item.result, Success):
                 errors[keys[part_key]] = item.result
     return errors

@@ -119,17 +119,25 @@ class SalesforceProvider(SandboxProvider):
         contact = self.org.add("Contact", LastName="Quistgaard", Email=EMAIL, Phone=PHONE)
         self.org.add("Case", ContactId=contact.id)
         self.org.add("Lead", LastName="Quistgaard", Company="Cycles", Email=EMAIL, Phone=PHONE)
+        self.org.add_campaign("Spring test rides")
+        autumn = self.org.add_campaign("Autumn test rides")
+        self.org.add("CampaignMember", CampaignId=autumn.id, ContactId=contact.id)
 
     def drop_next_response(self, when: When, *, nth: int = 1, status: int | None = None) -> None:
         self.spoil("PATCH", "*", when, nth, status)
+        self.spoil("POST", "*/composite/sobjects", when, nth, status)
 
     def side_effect_count(self) -> int:
-        # A Task also fills in the contact's name.
-        named = 0 if self.org.tasks else sum(bool(contact["FirstName"]) for contact in self.org.contacts)
+        activities = len(self.org.tasks) + len(self.org.records_of("Event"))
+        members = self.org.records_of("CampaignMember")
+        joined = len(members) - 1 + (members[0]["Status"] == "Responded")
+        # A Task, an Event and a new member also fill in the contact's name.
+        is_filled = activities or joined
+        named = 0 if is_filled else sum(bool(contact["FirstName"]) for contact in self.org.contacts)
         working = sum(lead["Status"] == WORKING for lead in self.org.leads)
         closed = sum(case["Status"] == "Closed" for case in self.org.cases)
         opted_out = any(contact["HasOptedOutOfEmail"] for contact in self.org.contacts)
-        return len(self.org.tasks) + named + working + closed + opted_out + len(self.org.contacts) - 1
+        return activities + joined + named + working + closed + opted_out + len(self.org.contacts) - 1
 
 
 class ZendeskProvider(SandboxProvider):
@@ -340,6 +348,9 @@ class TestSalesforce(ConnectorConformance):
             "log_call": {"call_type", "status", "properties"},
             "log_chat": {"properties"},
             "upsert_contact": {"last_name"},
+            "create_event": {"start", "end", "duration", "time_zone", "properties"},  # times become UTC
+            "add_to_campaign": {"campaign", "properties"},
+            "update_campaign_member": {"campaign", "properties"},
         }
         return {"new_contact"} | own.get(action.name, set())
 
@@ -359,6 +370,7 @@ class TestSalesforce(ConnectorConformance):
             "close_case": {"without_id": "newest"},
             "update_lead": {"status": WORKING},
             "set_opt_out": {"channel": "email"},
+            "update_campaign_member": {"campaign": "Autumn test rides", "status": "Responded"},
         }
         return own.get(action.name) or super().params(action)
 

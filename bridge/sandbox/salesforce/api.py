@@ -285,8 +285,8 @@ class SalesforceApi(MockProvider):
         if not self.crm.access.may_customize:
             raise api_error("INSUFFICIENT_ACCESS", "insufficient access rights on object id", 403)
         object_name, _, name = str(body.get("FullName")).rpartition(".")
-        # Fields of tasks belong to Activity.
-        kind = self.crm.types.get({"Activity": "Task", "Task": ""}.get(object_name, object_name))
+        # Fields of tasks and events belong to Activity.
+        kind = self.crm.types.get({"Activity": "Task", "Task": "", "Event": ""}.get(object_name, object_name))
         metadata = body.get("Metadata")
         if kind is None or not name.endswith("__c") or not isinstance(metadata, dict):
             raise api_error("INVALID_INPUT", "FullName and Metadata of a custom field are required")
@@ -294,12 +294,15 @@ class SalesforceApi(MockProvider):
             raise api_error(
                 "DUPLICATE_DEVELOPER_NAME", f"There is already a field named {name} on {object_name}."
             )
-        kind.hidden_fields[name] = Field(
+        field = Field(
             name,
             length=int(metadata.get("length", 255)),
             unique=bool(metadata.get("unique")),
             external_id=bool(metadata.get("externalId")),
         )
+        kind.hidden_fields[name] = field
+        if object_name == "Activity":
+            self.crm.types["Event"].hidden_fields[name] = field
         return JSONResponse({"id": "00N5g000000AbCdEAF", "success": True, "errors": []}, 201)
 
     def _user_info(self, _request: ProviderRequest) -> Response:

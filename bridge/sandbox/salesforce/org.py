@@ -40,6 +40,12 @@ _STATUSES = {
 }
 
 
+_SHOWN = (
+    "Task", "Event", "Contact", "Lead", "Case", "Account", "Opportunity", "Campaign", "CampaignMember",
+)  # fmt: skip
+"""The object types that a connector writes, and those that they refer to."""
+
+
 class Salesforce(SalesforceApi):
     """An org with two users and one queue. Its Tasks and cases have the external ID field `Conversation_Id__c`."""
 
@@ -97,6 +103,27 @@ class Salesforce(SalesforceApi):
         """Create an existing record for a test. Raise RecordError if Salesforce would reject it."""
         with self.lock:
             return self.crm.create(self.crm.types[kind], values, self.now(), allow_duplicates=True)
+
+    def add_campaign(self, name: str, statuses: Mapping[str, bool] | None = None, **values: Any) -> SObject:
+        """Create a campaign, with member statuses of its own: label -> whether such a member has responded."""
+        campaign = self.add("Campaign", Name=name, IsActive=True, **values)
+        table = self.crm.tables["CampaignMemberStatus"]
+        with self.lock:
+            for status in [row for row in table.values() if statuses and row["CampaignId"] == campaign.id]:
+                del table[status.id]
+            for number, (label, has_responded) in enumerate((statuses or {}).items(), 1):
+                self.crm.insert_unchecked(
+                    self.crm.types["CampaignMemberStatus"],
+                    {
+                        "CampaignId": campaign.id,
+                        "Label": label,
+                        "HasResponded": has_responded,
+                        "IsDefault": number == 1,
+                        "SortOrder": number,
+                    },
+                    self.now(),
+                )
+        return campaign
 
     def delete(self, kind: str, record_id: str) -> None:
         """Delete a record, as a user of the org would."""
@@ -232,10 +259,7 @@ class Salesforce(SalesforceApi):
     def records(self) -> dict[str, list[dict[str, Any]]]:
         """Return the records of the types that a connector writes, without deleted ones."""
         with self.lock:
-            tables = {
-                name: [dict(record.fields) for record in self.records_of(name)]
-                for name in ("Task", "Contact", "Lead", "Case", "Account", "Opportunity")
-            }
+            tables = {name: [dict(record.fields) for record in self.records_of(name)] for name in _SHOWN}
             return {name: rows for name, rows in tables.items() if rows}
 
     def error_response(self, status: int, message: str | None = None) -> Response:

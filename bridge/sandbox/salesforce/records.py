@@ -11,8 +11,10 @@ from typing import Any
 
 from bridge.sandbox.index import ValueIndex
 from bridge.sandbox.provider import MAX_RECORDS
+from bridge.sandbox.salesforce import campaigns
 from bridge.sandbox.salesforce.access import Access
 from bridge.sandbox.salesforce.errors import RecordError
+from bridge.sandbox.salesforce.events import check_times
 from bridge.sandbox.salesforce.schema import (
     Field,
     SObjectType,
@@ -246,7 +248,10 @@ class Records:
             )
 
     def _apply_defaults(self, kind: SObjectType, values: dict[str, Any]) -> None:
-        values.setdefault("OwnerId", USER_ID)
+        if "OwnerId" in kind.fields:
+            values.setdefault("OwnerId", USER_ID)
+        if kind.name == "CampaignMember":
+            campaigns.set_status(self, values, values.get("CampaignId"))
         if kind.name in self.statuses and values.get("Status") is None:
             values["Status"] = next(iter(self.statuses[kind.name]))
         if kind.name == "Task" and values.get("Priority") is None:
@@ -268,7 +273,14 @@ class Records:
         allow_duplicates: bool,
     ) -> None:
         merged = record.fields | values
-        if kind.name == "Task" and str(merged.get("WhoId") or "").startswith("00Q") and merged.get("WhatId"):
+        if kind.name == "Event":
+            check_times(merged)
+        if kind.name == "CampaignMember":
+            campaigns.check_member(self, record.id, merged)
+            if record.fields and "Status" in values:
+                campaigns.set_status(self, values, merged.get("CampaignId"))
+        is_of_lead = str(merged.get("WhoId") or "").startswith("00Q")
+        if kind.name in ("Task", "Event") and is_of_lead and merged.get("WhatId"):
             raise RecordError(
                 "FIELD_INTEGRITY_EXCEPTION", "WhatId must be empty when WhoId is a lead", ["WhatId"]
             )
@@ -370,7 +382,13 @@ class Records:
             record.fields["IsClosed"] = str(record["StageName"]).startswith("Closed")
         if kind.name == "Task":
             record.fields["IsHighPriority"] = record["Priority"] == "High"
+        if kind.name == "Event" and "StartDateTime" in values:
+            record.fields["ActivityDate"] = str(values["StartDateTime"])[:10]
+        is_new_campaign = kind.name == "Campaign" and record.id not in self.tables["Campaign"]
         self.tables[kind.name][record.id] = record
+        if is_new_campaign:
+            for status in campaigns.default_statuses(record.id):
+                self.insert_unchecked(self.types["CampaignMemberStatus"], status, now)
         for name, value in self._indexed(kind, record):
             self._values_index[kind.name, name].add(value.lower(), record.id)
         for word in _phone_words(kind, record):

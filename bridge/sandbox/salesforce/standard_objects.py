@@ -42,6 +42,26 @@ def default_object_types(statuses: Mapping[str, Mapping[str, bool]]) -> dict[str
             Field("Conversation_Id__c", unique=True, external_id=True),
         ),
         _type(
+            "Event",
+            "00U",
+            "Subject Location",
+            Field("Description", "textarea", 32_000),
+            Field("StartDateTime", "datetime", required=True),
+            Field("EndDateTime", "datetime"),
+            Field("DurationInMinutes", "int"),
+            Field("IsAllDayEvent", "boolean"),
+            Field("IsPrivateEvent", "boolean"),
+            Field("ShowAs", "picklist", 40, ("Busy", "OutOfOffice", "Free"), restricted=True),
+            Field("Type", "picklist", 40, ("Call", "Email", "Meeting", "Other")),
+            Field("WhoId", "reference", references=("Contact", "Lead")),
+            Field("WhatId", "reference", references=("Account", "Opportunity", "Case", "Campaign")),
+            Field("ReminderDateTime", "datetime"),
+            Field("IsReminderSet", "boolean"),
+            _system_field("ActivityDate", "date"),
+            _system_field("AccountId", "reference", references=("Account",)),
+            Field("Conversation_Id__c", unique=True, external_id=True),
+        ),
+        _type(
             "Contact",
             "003",
             "Title Department MailingStreet MailingCity MailingState MailingPostalCode MailingCountry",
@@ -117,6 +137,38 @@ def default_object_types(statuses: Mapping[str, Mapping[str, bool]]) -> dict[str
             Field("ContactId", "reference", required=True, references=("Contact",)),
             Field("IsPrimary", "boolean"),
         ),
+        _type(
+            "Campaign",
+            "701",
+            "",
+            Field("Name", length=80, required=True),
+            Field("IsActive", "boolean"),
+            Field("Status", "picklist", 40, ("Planned", "In Progress", "Completed", "Aborted")),
+            Field("Type", "picklist", 40, ("Email", "Telemarketing", "Webinar", "Other")),
+            Field("StartDate", "date"),
+            Field("EndDate", "date"),
+        ),
+        _type(
+            "CampaignMember",
+            "00v",
+            "",
+            Field("CampaignId", "reference", required=True, updateable=False, references=("Campaign",)),
+            Field("ContactId", "reference", updateable=False, references=("Contact",)),
+            Field("LeadId", "reference", updateable=False, references=("Lead",)),
+            Field("Status", "picklist", 40, ("Sent", "Responded")),
+            _system_field("HasResponded", "boolean"),
+            _system_field("FirstRespondedDate", "date"),
+            has_owner=False,
+        ),
+        _read_only(
+            "CampaignMemberStatus",
+            "01Y",
+            "Label",
+            _system_field("CampaignId", "reference", references=("Campaign",)),
+            _system_field("HasResponded", "boolean"),
+            _system_field("IsDefault", "boolean"),
+            _system_field("SortOrder", "int"),
+        ),
         _read_only("User", "005", "Name Username Email TimeZoneSidKey", _system_field("IsActive", "boolean")),
         _read_only("Group", "00G", "Name DeveloperName Type"),
         _read_only(
@@ -157,13 +209,14 @@ def _person_fields(phones: str) -> list[Field]:
     ]
 
 
-def _type(name: str, prefix: str, string_fields: str, *fields: Field) -> SObjectType:
+def _type(name: str, prefix: str, string_fields: str, *fields: Field, has_owner: bool = True) -> SObjectType:
+    owner = Field(
+        "OwnerId", "reference", references=("User", "Group") if name in ("Lead", "Case") else ("User",)
+    )
     system = [
         _system_field("Id", "id"),
         _system_field("IsDeleted", "boolean"),
-        Field(
-            "OwnerId", "reference", references=("User", "Group") if name in ("Lead", "Case") else ("User",)
-        ),
+        *([owner] if has_owner else []),
         _system_field("CreatedById", "reference", references=("User",)),
         _system_field("CreatedDate", "datetime"),
         _system_field("LastModifiedDate", "datetime"),
