@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge.connector import Connector
+from bridge.connector import Connector, Success
 from bridge.connector.provider_records import RecordLink
 from bridge.contacts.parse import Contact
 from bridge.store.connections import register_accounts
@@ -16,7 +16,9 @@ from bridge.store.contact_cache import StoredContactCache
 from bridge.store.database import Database
 from bridge.testing import event, load_connector
 from bridge.testing.connection import build_context
+from bridge.worker.attempt import AttemptRunner
 from bridge.worker.provider_links import ProviderLinks
+from tests.integration.engine import Engine
 
 PHONE, EMAIL = "+14155550123", "maya@lindqvist.example"
 PAGE = "https://app-eu1.hubspot.com/contacts/123/record/0-1/"
@@ -75,3 +77,19 @@ def test_context_links_to_the_event_and_the_record() -> None:
         RecordLink("Open event", "https://bridge.example.com/events/evt_test"), record
     ]  # fmt: skip
     assert build_context(event(), action, public_url=None).team_links() == []
+
+
+def test_attempt_finds_the_record_of_its_contact(database: Database, links: ProviderLinks) -> None:
+    engine = Engine(database)
+    engine.attempts = AttemptRunner(database, "https://bridge.example.com", links=links)
+    found: list[RecordLink] = []
+    about = engine.event("call.busy", metadata={"contactPhone": PHONE})
+    StoredContactCache(database, "hubspot").remember({f"phone:{PHONE}": "11"})
+    post = engine.connector.actions["post"]
+    post.run = lambda client, params, context: found.extend(context.team_links()) or Success()
+    engine.deliver("post", about)
+    assert engine.run_due()
+    assert found == [
+        RecordLink("Open event", f"https://bridge.example.com/events/{about.id}"),
+        RecordLink("Open in HubSpot", f"{PAGE}11"),
+    ]
