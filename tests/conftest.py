@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import ssl
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import chain, groupby
@@ -21,6 +22,7 @@ import typer.main
 import typer.testing
 from hypothesis import HealthCheck, settings
 
+import connectors
 from bridge.clock import Clock
 from bridge.store import database as database_module
 from bridge.store.database import Database
@@ -33,6 +35,8 @@ from tests.postgres import (
     migrate,
     shared_postgres,
 )
+
+sys.modules["bridge_connectors"] = connectors  # the name by which the bridge imports the shipped connectors
 
 settings.register_profile(
     "short",
