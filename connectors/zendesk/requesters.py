@@ -70,14 +70,16 @@ class Requesters:
         if query.phone:
             user["phone"] = query.phone
         try:
-            return NewContact(self._send(f"user {query.context.event.id}", user, query.context), kind="user")
+            return NewContact(
+                self._send(f"create user for {query.context.event.id}", user, query.context), kind="user"
+            )
         except PermanentError as error:
             if error.code != "phone":
                 raise
             if not query.email:
                 return ContactRefused({"phone": error.code})
         del user["phone"]
-        user_id = self._send(f"user without number {query.context.event.id}", user, query.context)
+        user_id = self._send(f"create user without number for {query.context.event.id}", user, query.context)
         return NewContact(user_id, refused={"phone": "phone"}, kind="user")
 
     def _send(self, step: str, user: Mapping[str, Any], context: Context) -> str:

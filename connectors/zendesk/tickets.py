@@ -55,7 +55,7 @@ class TicketWriter:
         }
         return str(
             self.context.step(
-                f"ticket {reference}",
+                f"create ticket {reference[:8]}",
                 lambda: self._post(ticket, reference),
                 lambda: self.account.find_ticket(reference),
             )
@@ -81,7 +81,7 @@ class TicketWriter:
             return notes
         values = {"voice_comment": self.comment.voice}
         try:
-            self._put("recording", ticket_id, values, f"{self.reference}-voice")
+            self._put("add recording to", ticket_id, values, f"{self.reference}-voice")
         except PermanentError as error:
             if is_all:
                 raise
@@ -137,7 +137,7 @@ class TicketWriter:
             return ticket_id
 
         self.context.step(
-            f"{write} {ticket_id} {self.context.event.id}",
+            f"{write} ticket {ticket_id} for {self.context.event.id}",
             put,
             lambda: ticket_id if self.account.has_update(ticket_id, reference) else None,
         )

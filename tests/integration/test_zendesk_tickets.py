@@ -202,6 +202,18 @@ def test_unknown_caller_is_skipped_if_the_rule_says_so(zendesk: CrmConnection, a
     assert result.detail == "no ticket: Zendesk has no such user"
 
 
+@pytest.mark.parametrize("email", [EMAIL, None])
+def test_number_that_zendesk_refuses_does_not_cost_the_ticket(
+    zendesk: CrmConnection, account: Zendesk, sandbox: RunningSandbox, email: str | None
+) -> None:
+    body = {"error": "RecordInvalid", "details": {"phone": [{"description": "Phone: is invalid"}]}}
+    sandbox.fault("zendesk", path="/api/v2/users/create_or_update", status=422, body=body)
+    result = zendesk.deliver("create_ticket", call(zendesk, **{"metadata.contactEmail": email}))
+    assert "phone number" in result.detail
+    assert [user["email"] for user in end_users(account)] == ([EMAIL] if email else [])
+    assert len(account.tickets) == 1
+
+
 # ---------------------------------------------------------------- ticket
 
 
