@@ -36,6 +36,8 @@ def conformance_errors(connector: Connector) -> list[str]:
         errors.append(f"{name}: add a docstring to the function under @connector.check")
     if connector.read_opt_out_flags is not None and not inspect.getdoc(connector.read_opt_out_flags):
         errors.append(f"{name}: add a docstring to the function under @connector.opt_out_flags")
+    if connector.obtain_token is not None:
+        errors += _token_errors(connector)
     for field, info in connector.settings.model_fields.items():
         plain = not any(part is SecretStr for part in _types_in(info.annotation))
         if _SECRET_NAME.search(field) and not field.endswith(_NOT_THE_SECRET_ITSELF) and plain:
@@ -48,6 +50,15 @@ def conformance_errors(connector: Connector) -> list[str]:
     for action in connector.actions.values():
         errors += _action_errors(action)
     return errors
+
+
+def _token_errors(connector: Connector) -> Iterator[str]:
+    if not inspect.getdoc(connector.obtain_token):
+        yield f"{connector.name}: add a docstring to the function under @connector.token"
+    try:
+        inspect.signature(connector.build_client or (lambda: None)).bind("settings", "tokens")
+    except TypeError:
+        yield f"{connector.name}: with @connector.token, the client is built with (settings, tokens)"
 
 
 def _action_errors(action: Action) -> Iterator[str]:

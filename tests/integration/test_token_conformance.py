@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from bridge.connector import Connector, JsonApi, Token, TokenSource
-from bridge.testing import ConnectorConformance, Received, Reply, StubServer
+from bridge.testing import ConnectorConformance, Received, Reply, StubServer, conformance_errors
 from tests.integration.test_connection_tokens import DeskSettings, desk
 
 
@@ -108,6 +108,14 @@ def test_suite_finds_a_client_that_does_not_share_its_tokens(
 ) -> None:
     with suite(build_client) as broken, pytest.raises(AssertionError, match=message):
         getattr(broken, test)(broken.connector.actions["open_ticket"])
+
+
+def test_suite_finds_a_client_that_takes_no_tokens() -> None:
+    connector = checked_desk()
+    connector.build_client = lambda settings: JsonApi("Desk", settings.url)
+    assert conformance_errors(connector) == [
+        "desk: with @connector.token, the client is built with (settings, tokens)"
+    ]
 
 
 def test_suite_finds_a_login_that_is_not_classified() -> None:
