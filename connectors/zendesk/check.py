@@ -35,7 +35,7 @@ def check(account: Account) -> str:
         account.api.read(
             "/api/v2/tickets/{}/audits", ticket_id, query={"page[size]": 1}, holds="audits", kind=list
         )
-    return f"authenticated at {account.host} as an {user['role']}"
+    return f"authenticated at {account.host} as {user.get('name') or 'an unnamed user'} ({user['role']})"
 
 
 @connector.check_rules

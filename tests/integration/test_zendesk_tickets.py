@@ -539,7 +539,7 @@ def test_refused_login_says_what_to_do(
 
 
 def test_check_says_who_the_bridge_is(zendesk: CrmConnection) -> None:
-    assert zendesk.connected.check() == "authenticated at 127.0.0.1 as an admin"
+    assert zendesk.connected.check() == "authenticated at 127.0.0.1 as Bridge (admin)"
 
 
 def test_client_without_the_scope_of_lookups_fails_the_check(
