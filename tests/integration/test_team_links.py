@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge.connector import Connector, Success
+from bridge.connector import Connector, Context, Success
 from bridge.connector.provider_records import RecordLink
 from bridge.contacts.parse import Contact
 from bridge.store.connections import register_accounts
@@ -85,8 +85,12 @@ def test_attempt_finds_the_record_of_its_contact(database: Database, links: Prov
     found: list[RecordLink] = []
     about = engine.event("call.busy", metadata={"contactPhone": PHONE})
     StoredContactCache(database, "hubspot").remember({f"phone:{PHONE}": "11"})
-    post = engine.connector.actions["post"]
-    post.run = lambda client, params, context: found.extend(context.team_links()) or Success()
+
+    def post(client: Any, params: Any, context: Context) -> Success:
+        found.extend(context.team_links())
+        return Success()
+
+    engine.connector.actions["post"].run = post
     engine.deliver("post", about)
     assert engine.run_due()
     assert found == [
