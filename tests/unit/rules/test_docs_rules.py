@@ -42,7 +42,7 @@ SNIPPETS = [
         ("twilio", TWILIO),
         *(
             (name, (ROOT / "docs" / f"{name}.md").read_text("utf-8"))
-            for name in ("apprise", "http", "pipedrive", "slack", "teams", "zendesk")
+            for name in ("apprise", "http", "pipedrive", "salesforce", "slack", "teams", "zendesk")
         ),
     )
     for match in re.finditer(r"```yaml\n(.*?)```", page, re.DOTALL)
@@ -58,6 +58,9 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "outcome": "meeting booked",
         "callMetadata__context__campaignType": "outbound_sales",
     },
+    "deal-for-qualified-callers": {"callMetadata__custom": {"qualified": True, "budget": 12000}},
+    "appointment-becomes-a-meeting": {"callMetadata__custom": {"appointment": "2026-03-05T15:00:00-05:00"}},
+    "campaign-was-answered": {"callMetadata__context__campaignType": "spring_rides"},
     "task-after-third-busy-call": {"callMetadata__context__previousAttempts": 2},
     "open-question-becomes-a-task": {"outcome": "ongoing"},
     "open-case": {"outcome": "ongoing"},
@@ -120,7 +123,7 @@ def test_every_everyday_task_has_rules_with_tests_or_commands() -> None:
 
 def test_cookbook_covers_every_event_type() -> None:
     assert {event: sum(param.values[0] == event for param in RECIPES) for event in EVENT_TYPES} == {
-        "call.completed": 8,
+        "call.completed": 11,
         "call.failed": 4,
         "call.busy": 5,
         "call.no-answer": 4,
