@@ -157,8 +157,10 @@ class Workspace:
             raise _error("msg_too_long")
         _check_metadata(arguments.get("metadata"))
         thread = arguments.get("thread_ts")
-        if thread is not None:
-            self._check_thread(channel, thread)
+        if thread in self.locked_threads:
+            raise _error("restricted_action_thread_locked")
+        if not self._is_parent(channel, thread):
+            thread = None  # a reply to a deleted message is posted to the channel, as users of the API report
         if len(self.messages) >= MAX_RECORDS:
             raise _error("message_limit_exceeded")
         ts = f"{int(self.now().timestamp())}.{len(self.messages) + 1:06d}"
@@ -166,14 +168,11 @@ class Workspace:
         self.messages.append(message)
         return {"channel": channel.id, "ts": ts, "message": message.as_json(metadata=False)}
 
-    def _check_thread(self, channel: Channel, thread: Any) -> None:
-        if thread in self.locked_threads:
-            raise _error("restricted_action_thread_locked")
-        if not any(
-            message.ts == thread and message.channel == channel.id and message.thread_ts is None
+    def _is_parent(self, channel: Channel, ts: Any) -> bool:
+        return any(
+            message.ts == ts and message.channel == channel.id and message.thread_ts is None
             for message in self.messages
-        ):
-            raise _error("thread_not_found")
+        )
 
     def _info(self, arguments: dict[str, Any]) -> dict[str, Any]:
         channel = self._channel(arguments.get("channel"))

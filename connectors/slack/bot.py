@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 from pydantic import SecretStr
@@ -27,7 +27,7 @@ THREAD_CLOSED = (
     "restricted_action_thread_locked",
     "restricted_action_non_threadable_channel",
 )
-"""Error codes for a reply whose thread has been deleted or locked."""
+"""Error codes for a reply that its thread does not take."""
 _REVOKED = (
     "not_authed",
     "invalid_auth",
@@ -59,6 +59,17 @@ _CHANNEL_CLOSED = {
 """Error codes about one channel, and what ends that. Other channels of the connection are not affected."""
 _NEW_TOKEN = "install the app to the workspace again and set SLACK_BOT_TOKEN"  # noqa: S105 - not a token
 _PAGE = 200
+
+
+class PostedMessage(NamedTuple):
+    """What Slack says about a message that it has posted."""
+
+    channel: str
+    """ID of the channel."""
+    ts: str
+    """ID of the message in the channel."""
+    is_reply: bool
+    """False also for a reply to a deleted message, which Slack posts to the channel."""
 
 
 class MissingScope(AccountError):
@@ -118,14 +129,15 @@ class Bot:
         """Channel of steps without `channel`."""
         self._api = JsonApi("Slack", url, bearer=token, refusal=refusal)
 
-    def post(self, message: Mapping[str, Any]) -> tuple[str, str]:
-        """Post a message and return the IDs of its channel and of the message (`ts`)."""
+    def post(self, message: Mapping[str, Any]) -> PostedMessage:
+        """Post a message."""
         headers = {"Content-Type": "application/json; charset=utf-8"}
         body = self._api.write("POST", "/chat.postMessage", json=message, headers=headers)
-        channel, ts = body.get("channel"), body.get("ts")
+        channel, ts, posted = body.get("channel"), body.get("ts"), body.get("message")
         if not isinstance(channel, str) or not isinstance(ts, str):
             raise OutcomeUnknown("Slack's response does not say what was posted", reason="server_error")
-        return channel, ts
+        is_reply = "thread_ts" in (posted if isinstance(posted, dict) else message)
+        return PostedMessage(channel, ts, is_reply)
 
     def identity(self) -> Mapping[str, Any]:
         """Return the names of the bot (`user`) and of its workspace (`team`)."""

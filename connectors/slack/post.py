@@ -94,19 +94,17 @@ def post(slack: Webhook | Bot, params: PostParams, context: Context) -> Success:
         "unfurl_media": False,
         "metadata": {"event_type": _METADATA_TYPE, "event_payload": {"token": context.idempotency_token}},
     }
-    if params.thread and parent is not None:
-        try:
-            channel_id, ts = slack.post(message | {"thread_ts": parent[1]})
-        except PermanentError as error:
-            if error.code not in THREAD_CLOSED:
-                raise
-            parent = None
-        else:
-            return Success(id=f"{channel_id}:{ts}", detail="posted in the thread")
-    channel_id, ts = slack.post(message)
-    if parent is None:
-        place.remember(channel_id, ts)
-    return Success(id=f"{channel_id}:{ts}", detail="posted")
+    thread = parent[1] if params.thread and parent is not None else None
+    try:
+        posted = slack.post(message if thread is None else message | {"thread_ts": thread})
+    except PermanentError as error:
+        if thread is None or error.code not in THREAD_CLOSED:
+            raise
+        posted = slack.post(message)
+    if parent is None or (thread is not None and not posted.is_reply):
+        place.remember(posted.channel, posted.ts)
+    detail = "posted in the thread" if posted.is_reply else "posted"
+    return Success(id=f"{posted.channel}:{posted.ts}", detail=detail)
 
 
 @post.lookup
@@ -126,7 +124,7 @@ def find_post(slack: Webhook | Bot, params: PostParams, context: Context) -> Suc
     for thread in threads:
         ts = _find(slack, channel_id, oldest, thread, context.idempotency_token)
         if ts is not None:
-            if parent is None:
+            if parent is None or (params.thread and thread is None):
                 place.remember(channel_id, ts)
             return Success(id=f"{channel_id}:{ts}", detail="posted")
     return None

@@ -135,8 +135,11 @@ def test_closed_thread_is_replaced(
         sandbox.slack.workspace.locked_threads.add(posted(sandbox)[0].ts)
     else:
         posted(sandbox)[0] = BotMessage(TEAM, "1.000001", "Another", {}, sandbox.clock.now())
-    for text in ("Second", "Third"):
-        bot.run("post", {"text": text, "thread": True}, context=about("conv_1", cache))
+    details = [
+        bot.run("post", {"text": text, "thread": True}, context=about("conv_1", cache)).detail
+        for text in ("Second", "Third")
+    ]
+    assert details == ["posted", "posted in the thread"]
     _, second, third = posted(sandbox)
     assert (second.thread_ts, third.thread_ts) == (None, second.ts)
 
