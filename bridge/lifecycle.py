@@ -97,6 +97,7 @@ class SuppressReason(DescribedEnum):
         "`messaging.countries` does not list the country of the phone number.",
     )
     SHADOW = "shadow", "The rule is in shadow mode: its deliveries are created but not sent."
+    NO_RESULT = "no_result", "An earlier action whose result it uses was not carried out."
     NOT_ALLOWLISTED = "not_allowlisted", "`BRIDGE_RECIPIENT_ALLOWLIST` does not contain the address."
 
 

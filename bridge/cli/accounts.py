@@ -9,7 +9,7 @@ from bridge.connector import Connector
 from bridge.connector.action_name import ActionName
 from bridge.connector.discovery import Registry, read_settings
 from bridge.errors import ConfigError
-from bridge.rules.late import DETAILS_CONNECTION
+from bridge.rules.late import DETAILS, DETAILS_CONNECTION, using
 from bridge.rules.model import Rules
 from bridge.store.connections import register_accounts
 from bridge.store.database import Database
@@ -23,7 +23,7 @@ def connections_used_by(rules: Rules, registry: Registry) -> dict[str, Connector
     steps = [step for rule in rules.rules if rule.enabled for step in rule.steps]
     names = {name: step.action.connector for step in (*steps, *rules.alerts) for name in step.connections}
     names |= rules.messaging.crm_opt_outs
-    if any(step.late for step in steps):
+    if any(using(DETAILS, step.late) for step in steps):
         names[DETAILS_CONNECTION] = DETAILS_CONNECTION
     return {connection: registry.connector(connector) for connection, connector in names.items()}
 

@@ -160,7 +160,7 @@ def _print_delivery(delivery: Mapping[str, Any], find_pause: FindPause) -> None:
             "Next attempt": _next_attempt(delivery, find_pause),
             "Expires at": format_timestamp(delivery["expires_at"]),
             "Left out": "; ".join(delivery["options"].get("notes", ())),
-            "From Heppu": ", ".join(delivery["options"].get("late", ())),
+            "Filled in later": ", ".join(delivery["options"].get("late", ())),
         }
     )
     _heading("Parameters")

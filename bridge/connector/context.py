@@ -116,6 +116,9 @@ class Context:
     """Header by which a service of your own continues the trace of this attempt; None if traces are off."""
     find_crm_record: Callable[[], RecordLink | None] = lambda: None
     """Return the contact's record in a CRM, if a connection has found it before. It takes one query of the database."""
+    results: Mapping[str, str] = field(default_factory=dict)
+    """`connector.action` -> external ID, of the actions of the same rule that have succeeded for this event. A rule
+    uses them as `{{ results.zendesk.create_ticket.id }}`, and its delivery waits for them."""
     steps: Steps = field(default_factory=Steps.in_memory)
     """The steps of this delivery; use `step`."""
     ids_used_by_others: Callable[[Iterable[str]], Set[str]] | None = None

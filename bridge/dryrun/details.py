@@ -1,4 +1,4 @@
-"""Details of conversations in dry runs, which do not ask Heppu for them."""
+"""Details of conversations and results of earlier actions in dry runs, which have neither."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from bridge.events import Event
-from bridge.rules.late import Details, render_late
+from bridge.rules.late import DETAILS, RESULTS, Details, preview_results, render_late, result_actions, using
 from bridge.rules.model import PlannedDelivery, Rules
+from bridge.rules.template_filters import RenderError
 
 
 def with_details(
@@ -18,13 +19,29 @@ def with_details(
         return planned
     steps = [step for rule in rules.rules for step in rule.steps]
     action = next(step.action for step in steps if step.use == planned.action)
-    rendered = render_late(
-        action, planned.params, planned.late, event, details, rules, now, internal=planned.internal
-    )
-    if rendered.error is not None:
-        return replace(planned, params={}, late={}, render_error=rendered.error)
+    with_results = using(RESULTS, planned.late)
+    rest = {name: value for name, value in planned.late.items() if name not in with_results}
+    internal = planned.internal
+    try:
+        previewed = preview_results(action, with_results, event, details, rules, now, internal=internal)
+        rendered = render_late(
+            action,
+            planned.params,
+            rest,
+            event,
+            details,
+            rules,
+            now,
+            internal=internal,
+            still_late=with_results,
+        )
+        error = rendered.error
+    except RenderError as render_error:
+        error = str(render_error)
+    if error is not None:
+        return replace(planned, params={}, late={}, render_error=error)
     notes = (*planned.notes, *rendered.left_out)
-    return replace(planned, params=rendered.values, late={}, notes=notes)
+    return replace(planned, params={**rendered.values, **previewed}, late={}, notes=notes)
 
 
 def with_templates(planned: PlannedDelivery) -> PlannedDelivery:
@@ -38,5 +55,13 @@ def what_is_read(planned: PlannedDelivery) -> tuple[str, ...]:
     """Return what will fill in the late params of a planned delivery, as a sentence; empty if it has none."""
     if not planned.late:
         return ()
-    names = " and ".join(f"`{name}`" for name in planned.late)
-    return (f"{names}: filled in before it is sent, with the conversation's details from Heppu",)
+    sources = {DETAILS: "the conversation's details from Heppu", RESULTS: _ids_of(planned)}
+    return tuple(
+        f"{' and '.join(f'`{name}`' for name in params)}: filled in before it is sent, with {sources[source]}"
+        for source in sources
+        if (params := using(source, planned.late))
+    )
+
+
+def _ids_of(planned: PlannedDelivery) -> str:
+    return " and ".join(f"the ID that {name} returns" for name in sorted(result_actions(planned.late)))

@@ -41,7 +41,7 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
 }
 """Pattern of `when` -> the event types that it stands for."""
 
-ROOTS = ("event", "contact", "now", "delivery", "details")
+ROOTS = ("event", "contact", "now", "delivery", "details", "results")
 DETAIL_FIELDS: Mapping[str, str] = {
     "transcript": "what was said, one line per turn (`Agent: ...`)",
     "recordingUrl": "address of the recording",
@@ -75,10 +75,12 @@ def _check_path(path: Path, event_types: tuple[str, ...], roots: tuple[str, ...]
     root, rest = path[0], path[1:]
     if root not in roots:
         text = f"`{root}` is not available here" if root in ROOTS else f"unknown name `{root}`"
-        hint = _NOT_DETAILS if root == "details" else _root_hint(root, roots)
+        hint = _NOT_LATE if root in ("details", "results") else _root_hint(root, roots)
         return unplaced_error(text, hint)
     if root == "details":
         return _check_detail(rest)
+    if root == "results":
+        return _check_result(rest)
     if root == "event":
         return _check_event_path(rest, event_types)
     if root == "now":
@@ -100,10 +102,17 @@ def _check_path(path: Path, event_types: tuple[str, ...], roots: tuple[str, ...]
     return None
 
 
-_NOT_DETAILS = (
-    "they are fetched after a rule has fired: write them in params under `with:`, not where the bridge decides "
+_NOT_LATE = (
+    "they are known after a rule has fired: write them in params under `with:`, not where the bridge decides "
     "whether, to whom and over which connection it sends"
 )
+
+
+def _check_result(rest: Path) -> Diagnostic | None:
+    if len(rest) == 3 and rest[2] == "id":
+        return None
+    name = ".".join(rest[:2]) if len(rest) > 1 else "zendesk.create_ticket"
+    return unplaced_error("a result is the ID that an action returned", f"write `results.{name}.id`")
 
 
 def _check_detail(rest: Path) -> Diagnostic | None:

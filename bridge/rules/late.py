@@ -1,4 +1,4 @@
-"""Late params: those that use `details`, which the bridge fetches before a delivery's first attempt.
+"""Late params: those that use `details`, which the bridge fetches, or `results` of earlier actions of the event.
 
 A delivery is stored with the templates of its late params as the file has them, so it is sent as its rule was when the
 event was routed, whatever has become of the rule since. `render_late` renders them once the details are there. Pure.
@@ -6,7 +6,7 @@ event was routed, whatever has become of the rule since. `render_late` renders t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -15,36 +15,56 @@ from bridge.connector.api import Action
 from bridge.connector.params import allows_none, markup_of
 from bridge.events import Event
 from bridge.rules.counting import COUNTER, History, counter_of, no_history
+from bridge.rules.lookup import TemplateContext
 from bridge.rules.model import Rules
 from bridge.rules.parse_params import DefaultParam, params_of, paths_of, templates_in
-from bridge.rules.render import RenderedParams, render_params
+from bridge.rules.render import RenderedParams, render_params, render_value
 from bridge.rules.template_runtime import TABLES
 from bridge.rules.templates import is_template, message_context, template, template_context
 
 DETAILS: Final = "details"
 """The name of the details of a conversation in templates."""
+RESULTS: Final = "results"
+"""The name of the results of earlier actions in templates."""
 DETAILS_CONNECTION: Final = "heppu"
 """The connection that reads them."""
 
+Results = Mapping[str, str | None]
+"""Action -> external ID that an earlier action of the event returned; None without one."""
 Details = Mapping[str, Any]
 """The details of a conversation as JSON; empty if Heppu does not have any."""
 
 
 def late_params(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a step that use `details`, with the sources of their templates."""
+    """Return the values of a step that use `details` or `results`, with the sources of their templates."""
     return {
         name: _source(value)
         for name, value in values.items()
-        if any(path[0] == DETAILS for path in paths_of(value))
+        if any(path[0] in (DETAILS, RESULTS) for path in paths_of(value))
     }
+
+
+def using(name: str, late: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those late params that use `details`, or those that use `results`."""
+    return {
+        param: value for param, value in late.items() if any(path[0] == name for path in _late_paths(value))
+    }
+
+
+def result_actions(late: Mapping[str, Any]) -> frozenset[str]:
+    """Return the actions whose results late params use, as `connector.action`."""
+    paths = (path for value in late.values() for path in _late_paths(value) if path[0] == RESULTS)
+    return frozenset(".".join(path[1:3]) for path in paths)
 
 
 def detail_fields(late: Mapping[str, Any]) -> frozenset[str]:
     """Return the fields of the details that late params use."""
-    templates = (template(source) for value in late.values() for source in _sources(value))
-    return frozenset(
-        path[1] for item in templates for path in item.paths if path[0] == DETAILS and len(path) > 1
-    )
+    paths = (path for value in late.values() for path in _late_paths(value))
+    return frozenset(path[1] for path in paths if path[0] == DETAILS and len(path) > 1)
+
+
+def _late_paths(value: Any) -> Iterator[tuple[str, ...]]:
+    return (path for source in _sources(value) for path in template(source).paths)
 
 
 def render_late(
@@ -58,34 +78,76 @@ def render_late(
     *,
     internal: bool = False,
     history: History = no_history,
+    results: Results | None = None,
+    still_late: Collection[str] = (),
 ) -> RenderedParams:
     """Return all params of a delivery: those that were rendered when the event was routed, and the late ones.
 
-    A param that may be empty is left out if its details are missing. `rules` provide the tables and the time zone.
+    A param that may be empty is left out if its details are missing. `rules` provide the tables and the time zone. The
+    params in `still_late` are not checked, because they are rendered later.
     """
+    compiled, context = _prepare(action, late, event, details, rules, now, internal, history, results or {})
+    rendered = render_params(action, {**params, **compiled}, context, event.default_country, still_late)
+    missing = tuple(
+        f"`{name}`: the conversation has no such details"
+        for name in using(DETAILS, late)
+        if name in rendered.values and rendered.values[name] is None
+    )
+    return replace(rendered, left_out=(*rendered.left_out, *missing))
+
+
+def preview_results(
+    action: Action,
+    late: Mapping[str, Any],
+    event: Event,
+    details: Details,
+    rules: Rules,
+    now: datetime,
+    *,
+    internal: bool = False,
+) -> dict[str, Any]:
+    """Return late params with a placeholder for each result. They are not checked, because an ID looks different."""
+    results = {name: f"<ID of {name}>" for name in result_actions(late)}
+    compiled, context = _prepare(action, late, event, details, rules, now, internal, no_history, results)
+    return {name: render_value(value, context) for name, value in compiled.items()}
+
+
+def _prepare(
+    action: Action,
+    late: Mapping[str, Any],
+    event: Event,
+    details: Details,
+    rules: Rules,
+    now: datetime,
+    internal: bool,
+    history: History,
+    results: Results,
+) -> tuple[dict[str, Any], TemplateContext]:
+    """Return the compiled values of late params, and the context that they are rendered in."""
     context = template_context(event, now, rules.messaging.time_zone)
     context |= {TABLES: rules.tables, COUNTER: counter_of(event, history), DETAILS: dict(details)}
+    context[RESULTS] = _as_record(results)
     is_message = action.channel is not None and not internal
     fields = params_of(action)
+    with_results = using(RESULTS, late)  # an ID that is missing is an error: the rule may write `| default('')`
     compiled: dict[str, Any] = {}
     for name, source in late.items():
         info = fields[name]
         if isinstance(source, str):
-            compiled[name] = DefaultParam(template(source, markup_of(info)), allows_none(info))
+            is_optional = allows_none(info) and name not in with_results
+            compiled[name] = DefaultParam(template(source, markup_of(info)), is_optional)
         else:
             compiled[name] = _compile(source)
-    rendered = render_params(
-        action,
-        {**params, **compiled},
-        message_context(context, event) if is_message else context,
-        event.default_country,
-    )
-    missing = tuple(
-        f"`{name}`: the conversation has no such details"
-        for name in late
-        if name in rendered.values and rendered.values[name] is None
-    )
-    return replace(rendered, left_out=(*rendered.left_out, *missing))
+    return compiled, message_context(context, event) if is_message else context
+
+
+def _as_record(results: Results) -> dict[str, Any]:
+    """Return results as templates see them: `results.zendesk.create_ticket.id`."""
+    record: dict[str, Any] = {}
+    for name, external_id in results.items():
+        connector, _, action = name.partition(".")
+        record.setdefault(connector, {})[action] = {} if external_id is None else {"id": external_id}
+    return record
 
 
 def _compile(source: Any) -> Any:

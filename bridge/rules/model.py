@@ -111,7 +111,7 @@ class Step:
     values: Mapping[str, Any]
     """Every param that the rule or a default sets. Strings with `{{` are compiled templates."""
     late: Mapping[str, Any] = field(default_factory=dict)
-    """The values that use `details`, with the sources of their templates (`bridge.rules.late`)."""
+    """The values that use `details` or `results`, with the sources of their templates (`bridge.rules.late`)."""
     places: Mapping[Location, Place] = field(default_factory=dict)
     """Where each value under `with` stands; the place of the step itself at `()`."""
     delay: timedelta = timedelta(0)
@@ -394,7 +394,8 @@ class PlannedDelivery:
     more_recipients: tuple[str, ...] = ()
     """The other addresses of a message to several colleagues."""
     late: Mapping[str, Any] = field(default_factory=dict)
-    """Params that are rendered once the conversation's details have been fetched: the sources of their templates."""
+    """Params that are rendered once the details of the conversation, or the results of earlier actions, are known: the
+    sources of their templates."""
     on_success: bool = False
     """The rule follows up on the delivery's success."""
     notes: tuple[str, ...] = ()

@@ -133,6 +133,8 @@ class ParseContext:
     present: Paths = frozenset()
     """The fields that have a value whenever the templates here are rendered; with `("details",)`, no field of the
     details needs one."""
+    earlier: tuple[Step, ...] = ()
+    """The steps before this one whose results it can use."""
     do: tuple[Step, ...] = ()
     """The steps of the rule that its follow-ups are about."""
     rules: Mapping[str, Rule] = field(default_factory=dict)

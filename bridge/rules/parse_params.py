@@ -81,7 +81,7 @@ def read_params(context: ParseContext, use: Node, with_node: Node | None, action
     values: dict[str, Any] = {}
     for name, info in params.items():
         if name in entries:
-            inner = _with_details(context, action, name, info)
+            inner = _with_late_names(context, action, name, info)
             value = _compile(inner, entries[name][1], markup=markup_of(info))
             values[name] = number_to_text(info, value)
             continue
@@ -172,15 +172,15 @@ def _misplaced_hints(context: ParseContext, action: Action) -> dict[str, str]:
     return dict.fromkeys(_ACCOUNT_WORDS, hint) | dict.fromkeys(STEP_KEYS, of_step)
 
 
-def _with_details(context: ParseContext, action: Action, name: str, info: FieldInfo) -> ParseContext:
-    """Return the context of a param that the rule sets: most params can use `details`.
+def _with_late_names(context: ParseContext, action: Action, name: str, info: FieldInfo) -> ParseContext:
+    """Return the context of a param that the rule sets: most params can use `details` and `results`.
 
     The one that decides to whom a delivery goes cannot. An alert has no conversation.
     """
     if context.trigger == "alert" or name == action.recipient:
         return context
     present = context.present | {("details",)} if _optional(info) else context.present
-    return context.within(names=(*context.names, "details"), present=present)
+    return context.within(names=(*context.names, "details", "results"), present=present)
 
 
 def _suits(context: ParseContext, use: Node, action: Action, name: str, default: DefaultParam) -> bool:
@@ -198,7 +198,7 @@ def _suits(context: ParseContext, use: Node, action: Action, name: str, default:
 
 def check_templates(context: ParseContext, with_node: Node) -> None:
     """Check the templates under `with` if the action is unknown."""
-    _compile(context.within(names=(*context.names, "details")), with_node, markup=None)
+    _compile(context.within(names=(*context.names, "details", "results")), with_node, markup=None)
 
 
 def _default_template(action: Action, name: str, info: FieldInfo, trigger: Trigger) -> str | None:

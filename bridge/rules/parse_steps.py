@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -16,7 +16,7 @@ from bridge.connector.rule_checks import Location, Place
 from bridge.errors import BridgeError
 from bridge.json_values import describe_type
 from bridge.rules.keys import DURATION, EVENT_TYPES, POSITIVE_INT, STRING, Entries, Key, Section, ValueType
-from bridge.rules.late import DETAILS_CONNECTION, late_params
+from bridge.rules.late import DETAILS, DETAILS_CONNECTION, RESULTS, late_params, using
 from bridge.rules.model import ConnectionChoice, OncePer, Retry, Step, Trigger
 from bridge.rules.parse_context import CONTEXT_NAMES, ParseContext
 from bridge.rules.parse_params import (
@@ -37,8 +37,12 @@ _CONNECTION = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
 
 def read_steps(context: ParseContext, node: Node, label: str) -> tuple[Step, ...]:
     """Return the steps of a list, for the trigger of the context."""
-    steps = [_step(context, item) for item in context.list_items(node, label)]
-    return tuple(step for step in steps if step is not None)
+    steps: list[Step] = []
+    for item in context.list_items(node, label):
+        step = _step(context.within(earlier=(*context.earlier, *steps)), item)
+        if step is not None:
+            steps.append(step)
+    return tuple(steps)
 
 
 def read_on_success(context: ParseContext, node: Node, label: str) -> tuple[Step, ...]:
@@ -54,7 +58,9 @@ def read_on_failure(context: ParseContext, node: Node, label: str) -> tuple[Step
 def _read_follow_ups(context: ParseContext, trigger: Trigger, node: Node, label: str) -> tuple[Step, ...]:
     present = context.present | present_after(context.do, trigger)
     return read_steps(
-        context.within(trigger=trigger, names=CONTEXT_NAMES[trigger], present=present), node, label
+        context.within(trigger=trigger, names=CONTEXT_NAMES[trigger], present=present, earlier=context.do),
+        node,
+        label,
     )
 
 
@@ -110,16 +116,41 @@ def _key_hints(context: ParseContext, node: Node) -> dict[str, str]:
 
 
 def _check_late_params(
-    context: ParseContext, node: Node, params: Mapping[str, Any], late: Collection[str]
+    context: ParseContext, node: Node, params: Mapping[str, Any], late: Mapping[str, Any]
 ) -> None:
-    """Add the errors of params that use `details`; the connection that fetches them must be set up."""
+    """Add the errors of params that use `details` or `results`."""
     for name in late:
-        if any(path[0] == "delivery" for path in paths_of(params[name])):
-            hint = "use them in two params: the details are fetched later"
-            context.error(_entry(node, name), f"`{name}` cannot use both `delivery` and `details`", hint)
+        paths = paths_of(params[name])
+        if any(path[0] == "delivery" for path in paths):
+            other = next(path[0] for path in sorted(paths) if path[0] in (DETAILS, RESULTS))
+            hint = f"use them in two params: the {other} are known later"
+            context.error(_entry(node, name), f"`{name}` cannot use both `delivery` and `{other}`", hint)
+        for path in sorted(paths):
+            if path[0] == RESULTS and len(path) == 4:
+                _check_result(context, _entry(node, name), ".".join(path[1:3]))
+    if not using(DETAILS, late):
+        return
+    # The connection that fetches them must be set up.
     context.connections.setdefault(DETAILS_CONNECTION, DETAILS_CONNECTION)
     if context.needs_settings:
         context.check_settings(node, DETAILS_CONNECTION, DETAILS_CONNECTION)
+
+
+def _check_result(context: ParseContext, node: Node, action: str) -> None:
+    """Add an error unless exactly one earlier step uses the action."""
+    earlier = [step.use for step in context.earlier]
+    if earlier.count(action) == 1:
+        return
+    place = context.locate(node, f"{RESULTS}.{action}.id")
+    if action in earlier:
+        hint = "write the steps in rules of their own, so that it is clear which one is meant"
+        context.error(place, f"several earlier steps use `{action}`", hint)
+        return
+    hint = (
+        did_you_mean(action, dict.fromkeys(earlier))
+        or "a step can use the results of those before it in its rule"
+    )
+    context.error(place, f"no earlier step of the rule uses `{action}`", hint)
 
 
 def _places(node: Node | None, location: Location = ()) -> dict[Location, Place]:

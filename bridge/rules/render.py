@@ -52,7 +52,7 @@ def render_params(
         if name in late:
             continue
         try:
-            values[name] = _render(value, context)
+            values[name] = render_value(value, context)
         except RenderError as error:
             if not (isinstance(value, DefaultParam) and value.optional):
                 errors.append(f"`{name}`: {error}")
@@ -103,11 +103,12 @@ def _cut_texts(values: Mapping[str, Any], validated: Params) -> list[str]:
     ]
 
 
-def _render(value: Any, context: TemplateContext) -> Any:
+def render_value(value: Any, context: TemplateContext) -> Any:
+    """Return a value with its templates rendered, also nested ones."""
     if callable(value):
         return value(context)
     if isinstance(value, dict):
-        return {name: _render(item, context) for name, item in value.items()}
+        return {name: render_value(item, context) for name, item in value.items()}
     if isinstance(value, list):
-        return [_render(item, context) for item in value]
+        return [render_value(item, context) for item in value]
     return value

@@ -54,6 +54,7 @@ from bridge.store.connections import (
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.deliveries import DELIVERY_COLUMNS, Delivery
 from bridge.store.details import request_details, waits_for_details
+from bridge.store.earlier_results import UseResults, render_results, waits_for_results
 from bridge.store.idempotency import reserve_keys
 from bridge.store.opt_out_queries import add_queries, waits_for_crm
 from bridge.store.opt_outs import recipient_lock_key
@@ -130,6 +131,10 @@ def claim(
         allowed = [item for item in selected if isinstance(decisions.get(item.id), Allow | None)]
         if len(allowed) < len(selected):
             _apply_other_decisions(database, conn, selected, decisions, now)
+            with_results = [item for item in selected if isinstance(decisions.get(item.id), UseResults)]
+            render_results(
+                database, conn, with_results, data.earlier_results, events, policy_config.render_results, now
+            )
         claimed = [
             ClaimedDelivery.next_claim(
                 item,
@@ -283,7 +288,7 @@ def _apply_other_decisions(
     database: Database,
     conn: Connection,
     deliveries: Sequence[Delivery],
-    decisions: Mapping[str, Decision],
+    decisions: Mapping[str, Decision | UseResults],
     now: datetime,
 ) -> None:
     """Defer, suppress or cancel the deliveries that may not be sent now."""
@@ -321,8 +326,8 @@ def _apply_other_decisions(
 
 
 def _waits_for_provider(delivery: Delivery) -> bool:
-    """Return whether a pending delivery was deferred until a provider answers a question about it."""
-    return waits_for_crm(delivery) or waits_for_details(delivery)
+    """Return whether a pending delivery was deferred until a provider answers, or until earlier actions have ended."""
+    return waits_for_crm(delivery) or waits_for_details(delivery) or waits_for_results(delivery)
 
 
 def _start_attempts(

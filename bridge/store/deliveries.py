@@ -38,8 +38,10 @@ class DeliveryOptions:
     on_success: bool = False
     """Its rule follows up on a success."""
     late: Mapping[str, Any] = field(default_factory=dict)
-    """Params that wait for the details of the conversation: the sources of their templates. Empty once they are
-    rendered."""
+    """Params that wait for the details of the conversation, or for results: the sources of their templates. Empty once
+    they are rendered."""
+    results: Mapping[str, str | None] = field(default_factory=dict)
+    """Action -> external ID that it returned, once the results that the params use were rendered."""
     more_recipients: tuple[str, ...] = ()
     """The other addresses of a message to several colleagues."""
     undelivered_ids: tuple[str, ...] = ()
@@ -50,7 +52,8 @@ class DeliveryOptions:
         """Return the options of a planned delivery."""
         return cls(
             planned.updates_existing, planned.cancel_on, planned.once, planned.retry, planned.shadow, force,
-            planned.internal, planned.notes, planned.on_success, planned.late, planned.more_recipients,
+            planned.internal, planned.notes, planned.on_success, planned.late,
+            more_recipients=planned.more_recipients,
         )  # fmt: skip
 
     @staticmethod
@@ -71,6 +74,7 @@ class DeliveryOptions:
             notes=tuple(stored.get("notes", ())),
             on_success=stored.get("on_success", False),
             late=stored.get("late", {}),
+            results=stored.get("results", {}),
             more_recipients=tuple(stored.get("more_recipients", ())),
             undelivered_ids=tuple(stored.get("undelivered_ids", ())),
         )
@@ -94,7 +98,7 @@ class DeliveryOptions:
 
 _DEFAULT_OPTIONS: Final = DeliveryOptions()
 _FLAGS: Final = ("updates", "shadow", "force", "internal", "on_success")
-_COLLECTIONS: Final = ("cancel_on", "notes", "late", "more_recipients", "undelivered_ids")
+_COLLECTIONS: Final = ("cancel_on", "notes", "late", "results", "more_recipients", "undelivered_ids")
 
 
 @dataclass(frozen=True, slots=True)

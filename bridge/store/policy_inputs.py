@@ -38,6 +38,13 @@ from bridge.store.contact_cache import cached_time_zones
 from bridge.store.database import Database
 from bridge.store.deliveries import Delivery
 from bridge.store.details import RECHECK_INTERVAL, WAITING_FOR_DETAILS
+from bridge.store.earlier_results import (
+    EarlierResults,
+    RenderResults,
+    UseResults,
+    decide_about_results,
+    load_earlier_results,
+)
 from bridge.store.idempotency import IdempotencyKey, load_keys
 from bridge.store.opt_out_queries import FlagsByChannel, addresses_to_query, cached_flags
 from bridge.store.opt_outs import AddressHasher, active_opt_outs
@@ -61,6 +68,8 @@ class PolicyConfig:
     allowlist: Collection[str] = ()
     hash_address: AddressHasher | None = None
     """Returns the hashes that can replace an erased address in the opt-out list; None without BRIDGE_SECRET_KEY."""
+    render_results: RenderResults = lambda _delivery, _event, _results, _history: None
+    """Renders the results of earlier actions into the params of a delivery."""
 
 
 @dataclass
@@ -83,6 +92,8 @@ class PolicyData:
     later_events: list[EventRef] = field(default_factory=list)
     """Accepted events that may cancel a delivery of the batch."""
 
+    earlier_results: Mapping[str, EarlierResults] = field(default_factory=dict)
+    """The results of earlier actions that params use, by delivery ID."""
     message_totals: dict[Channel, int] = field(default_factory=dict)
     """Messages of the connection that count toward `caps.total`, by channel."""
 
@@ -103,6 +114,7 @@ def load_policy_data(
 ) -> PolicyData:
     """Load the data that decides about these deliveries. `events` are their events by delivery ID."""
     data = PolicyData(load_keys(conn, {delivery.idempotency_key for delivery in deliveries}))
+    data.earlier_results = load_earlier_results(conn, deliveries, now)
     recipients = {
         (delivery.channel, delivery.recipient)
         for delivery in deliveries
@@ -223,14 +235,16 @@ def decide_all(
     data: PolicyData,
     policy_config: PolicyConfig,
     now: datetime,
-) -> dict[str, Decision]:
+) -> dict[str, Decision | UseResults]:
     """Return the decision about each delivery, by ID; a lookup needs none. Allowed messages are added to `data`."""
-    decisions: dict[str, Decision] = {}
+    decisions: dict[str, Decision | UseResults] = {}
     for delivery in deliveries:
         if delivery.outcome_unknown_since is not None:
             continue
-        decision = _decide(delivery, events[delivery.id], data, policy_config, now)
-        if isinstance(decision, Allow) and delivery.options.late:
+        decision: Decision | UseResults = _decide(delivery, events[delivery.id], data, policy_config, now)
+        if isinstance(decision, Allow) and delivery.id in data.earlier_results:
+            decision = decide_about_results(delivery, data.earlier_results[delivery.id], now)
+        elif isinstance(decision, Allow) and delivery.options.late:
             decision = Defer(now + RECHECK_INTERVAL, WAITING_FOR_DETAILS, needs_details=True)
         if isinstance(decision, Allow) and (channel := delivery.capped_channel) is not None:
             data.message_totals[channel] = data.message_totals.get(channel, 0) + 1

@@ -31,6 +31,7 @@ from bridge.store.action_steps import StoredSteps
 from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.contact_cache import StoredContactCache
 from bridge.store.database import Database
+from bridge.store.earlier_results import StoredResults
 from bridge.store.inbound_messages import last_inbound_at
 from bridge.store.possible_duplicates import save_possible_duplicate
 from bridge.store.queries import external_ids_in_use
@@ -180,6 +181,7 @@ class AttemptRunner:
                 internal=internal,
                 traceparent=traceparent_of(claimed),
                 steps=steps,
+                results=StoredResults(self.database, delivery),
                 find_crm_record=lambda: self.links.crm_record(self.database, claimed.event.contact),
                 ids_used_by_others=lambda ids: external_ids_in_use(
                     self.database, delivery.connection, delivery.id, ids

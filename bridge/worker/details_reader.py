@@ -83,6 +83,7 @@ class DetailsReader(ProviderReader[DetailsQuery]):
             self._database.clock.now(),
             internal=delivery.options.internal,
             history=history,
+            results=delivery.options.results,
         )
 
 

@@ -35,6 +35,7 @@ from bridge.worker.dispatcher import Dispatcher
 from bridge.worker.in_flight import InFlight
 from bridge.worker.maintenance import Maintenance
 from bridge.worker.opt_out_reader import OptOutReader
+from bridge.worker.result_renderer import ResultRenderer
 from bridge.worker.result_writer import ResultWriter
 from bridge.worker.rules_reloader import RulesFile
 from bridge.worker.stall_detector import StallDetector
@@ -91,7 +92,7 @@ class Worker:
                 OptOutReader(database, self._accounts, lambda: rules.current.messaging.crm_opt_outs),
                 DetailsReader(database, self._accounts, lambda: rules.current),
             ],
-            partial(_policy_config, database, rules, settings),
+            partial(_policy_config, database, rules, accounts, settings),
             self.worker_id,
         )
         self.maintenance = Maintenance(
@@ -146,7 +147,9 @@ class Worker:
         return clean
 
 
-def _policy_config(database: Database, rules: RulesFile, settings: WorkerSettings) -> PolicyConfig:
+def _policy_config(
+    database: Database, rules: RulesFile, accounts: Accounts, settings: WorkerSettings
+) -> PolicyConfig:
     """Return the configuration of the policy under the active rules."""
     messaging = rules.current.messaging
 
@@ -154,4 +157,10 @@ def _policy_config(database: Database, rules: RulesFile, settings: WorkerSetting
         check = consent(event, messaging, database.clock.now())
         return check.result if check else None
 
-    return PolicyConfig(messaging, check_consent, settings.allowlist, settings.hash_address)
+    return PolicyConfig(
+        messaging,
+        check_consent,
+        settings.allowlist,
+        settings.hash_address,
+        ResultRenderer(accounts.action_of, rules.current, database.clock.now()),
+    )

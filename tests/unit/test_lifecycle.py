@@ -132,6 +132,7 @@ def _pending() -> Row:
 
 STATE_COLUMNS = {"state", "run_at", "outcome_unknown_since", "finished_at", "needs_follow_up"}
 OTHER_COLUMNS = {
+    "action_steps.py": {"finished_at"},
     "results.py": {"finished_at"},
     "repeated_attempts.py": {"finished_at"},
     "opt_out_queries.py": {"run_at"},

@@ -111,7 +111,7 @@ def errors(rule: str) -> list[tuple[str, str]]:
 def test_details_where_the_bridge_decides_are_an_error(rule: str) -> None:
     [(text, hint)] = errors(rule)
     assert text.endswith("`details` is not available here")
-    assert hint.startswith("they are fetched after a rule has fired")
+    assert hint.startswith("they are known after a rule has fired")
 
 
 def test_post_with_details_is_distinguished_by_its_template() -> None:
@@ -138,7 +138,7 @@ def test_details_and_delivery_in_one_param_are_an_error() -> None:
 """
     [(text, hint)] = errors(rule)
     assert text == "`body` cannot use both `delivery` and `details`"
-    assert hint == "use them in two params: the details are fetched later"
+    assert hint == "use them in two params: the details are known later"
     assert errors(rule.replace("{{ delivery.text }} ", "")) == []
 
 
