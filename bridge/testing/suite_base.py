@@ -113,20 +113,13 @@ class SuiteBase:
         """Return a fake provider. By default there is none, and the tests of side effects are skipped."""
         return None
 
-    def validates_response_body(self, action: Action) -> bool:
-        """Return whether a successful response has a body to validate. Override for webhooks of unknown services."""
-        del action
-        return True
+    def confirming_statuses(self, action: Action) -> Collection[int]:
+        """Return the statuses that confirm whatever the body is, such as 202 of a webhook.
 
-    def confirms_without_body(self, action: Action) -> bool:
-        """Return whether 204 is a success. Override if a server that the connector supports answers so."""
+        By default none: a response without the provider's body may come from a proxy.
+        """
         del action
-        return False
-
-    def success_statuses(self, action: Action) -> Collection[int]:
-        """Return the statuses that confirm. Override if the provider documents one, such as 202."""
-        del action
-        return range(200, 300)
+        return ()
 
     # ------------------------------------------------------------ helpers
 

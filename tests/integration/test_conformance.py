@@ -173,8 +173,8 @@ class TestSlack(ConnectorConformance):
     def provider(self):
         return sandbox_provider("slack")
 
-    def confirms_without_body(self, action: Action) -> bool:
-        return True  # servers that accept Slack's messages
+    def confirming_statuses(self, action: Action) -> Collection[int]:
+        return (204,)  # servers that accept Slack's messages
 
 
 class SlackBotProvider(SandboxProvider):
@@ -219,9 +219,6 @@ class TestTeams(ConnectorConformance):
 
     def provider(self):
         return sandbox_provider("teams")
-
-    def success_statuses(self, action: Action) -> Collection[int]:
-        return {200, 202}
 
 
 class TestTwilio(ConnectorConformance):
@@ -301,8 +298,8 @@ class TestHttp(ConnectorConformance):
         with StubServer() as service:
             yield WebhookReceiver(service, self.environ(service.url))
 
-    def validates_response_body(self, action: Action) -> bool:
-        return False
+    def confirming_statuses(self, action: Action) -> Collection[int]:
+        return range(200, 300)
 
 
 class TestHubspot(ConnectorConformance):
