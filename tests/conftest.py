@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
 import signal
 import ssl
 import sys
@@ -32,9 +31,9 @@ from tests.postgres import (
     database_of,
     delete_shared_folder,
     empty_database,
-    migrate,
     shared_postgres,
 )
+from tests.sqlite import create_sqlite
 
 sys.modules["bridge_connectors"] = connectors  # the name by which the bridge imports the shipped connectors
 
@@ -120,27 +119,24 @@ def postgres_url(reused_postgres_url: str) -> Iterator[str]:
     empty_database(reused_postgres_url)
 
 
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """A new, migrated database on SQLite."""
+    return create_sqlite(tmp_path / "bridge.db")
+
+
 @pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of a migrated database on SQLite."""
-    path = tmp_path_factory.mktemp("template") / "bridge.db"
-    migrate(f"sqlite:///{path}")
-    return path
+def sqlite_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `reused_sqlite_url`."""
+    return tmp_path_factory.mktemp("sqlite")
 
 
 @pytest.fixture
-def sqlite_url(tmp_path: Path, sqlite_template: Path) -> str:
-    """A new database on SQLite: a copy of one that was migrated once."""
-    return f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'bridge.db')}"
-
-
-@pytest.fixture
-def reused_sqlite_url(sqlite_template: Path) -> Iterator[str]:
+def reused_sqlite_url(sqlite_folder: Path) -> Iterator[str]:
     """An empty database on SQLite in a file that the tests of this process use one after the other."""
-    folder = sqlite_template.with_name("reused")
-    folder.mkdir()
-    yield f"sqlite:///{shutil.copy(sqlite_template, folder / 'bridge.db')}"
-    shutil.rmtree(folder)
+    yield create_sqlite(sqlite_folder / "bridge.db")
+    for file in sqlite_folder.iterdir():
+        file.unlink()
 
 
 @pytest.fixture(

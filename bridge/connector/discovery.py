@@ -49,6 +49,12 @@ def shipped_folder() -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
+@cache  # the files of all installed packages are read, and the packages stay the same while a process runs
+def _installed() -> tuple[EntryPoint, ...]:
+    """Return the entry points of installed connectors."""
+    return tuple(entry_points(group=ENTRY_POINTS))
+
+
 class Registry:
     """All available connectors, each imported on first use."""
 
@@ -63,7 +69,7 @@ class Registry:
             seen.add(resolved)
             for source in sources_in(resolved):
                 self._add(source)
-        for entry in entry_points(group=ENTRY_POINTS):
+        for entry in _installed():
             self._add(
                 ConnectorSource(entry.name, entry.dist.name if entry.dist else entry.value, entry_point=entry)
             )

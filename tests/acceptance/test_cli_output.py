@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import subprocess
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -34,6 +33,7 @@ from bridge.telemetry import configure_logging, log
 from bridge.worker.rules_reloader import RulesFile
 from tests.acceptance.commands import DISABLED_RULE, RULES, run_bridge
 from tests.acceptance.service_process import bridge_process, clean_environment, eventually, free_port
+from tests.sqlite import create_sqlite
 
 Result = Any
 """The result of typer's runner: exit_code, stdout, stderr."""
@@ -54,9 +54,9 @@ def bridge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bridge:
 
 
 @pytest.fixture
-def stored(bridge: Bridge, sqlite_template: Path) -> Bridge:
+def stored(bridge: Bridge) -> Bridge:
     """`bridge` in a folder with a database that has one connection."""
-    shutil.copy(sqlite_template, "bridge.db")
+    create_sqlite(Path("bridge.db"))
     database = Database("sqlite:///bridge.db", pool_size=1)
     register_accounts(database, {"twilio": "settings"})
     database.close()

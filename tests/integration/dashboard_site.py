@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from bridge.rules.route import route
 from bridge.secret_settings import AccessToken
 from bridge.store.connections import register_accounts
 from bridge.store.database import Database
-from bridge.store.migrate import upgrade
 from bridge.store.queries import list_events
 from bridge.store.routing import route_unrouted
 from bridge.telemetry.metrics import Metrics
@@ -42,6 +42,7 @@ from bridge.web.wrong_tokens import WrongTokens
 from tests.asgi_server import serving
 from tests.integration.api_contract import check_response
 from tests.integration.engine import Engine
+from tests.sqlite import create_sqlite
 
 TOKEN = "an admin token for tests"
 NAMED_TOKEN = "the admin token of ada"
@@ -128,6 +129,11 @@ class Site:
         return event_id
 
 
+@cache
+def _rules() -> Rules:
+    return load_or_raise(RULES, path="rules.yaml", registry=Registry())
+
+
 @contextmanager
 def running_site(
     folder: Path,
@@ -140,10 +146,11 @@ def running_site(
     accounts: AccountDirectory | None = None,
 ) -> Iterator[Site]:
     """Serve everything that `bridge serve --no-worker` serves."""
-    database = Database(f"sqlite:///{folder}/bridge.db", clock)
-    upgrade(database)
+    file = folder / "bridge.db"
+    url = f"sqlite:///{file}" if file.exists() else create_sqlite(file)  # it exists if the site was restarted
+    database = Database(url, clock)
     register_accounts(database, {"desk": "a", "twilio": "b"})
-    rules = FixedRules(load_or_raise(RULES, path="rules.yaml", registry=Registry()))
+    rules = FixedRules(_rules())
     metrics = Metrics()
     rejection_log = RejectionLog(metrics)
     receiver = Receiver(database, ReceiverSettings((b"secret",)), metrics, rejection_log, clock)

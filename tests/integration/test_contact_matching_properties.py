@@ -3,7 +3,6 @@ each CRM has one contact for everything that the events connect."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from bridge.connector import Success
 from bridge.sandbox import RunningSandbox
 from bridge.store.database import Database
 from tests.integration.test_contact_matching import Crm
+from tests.sqlite import create_sqlite
 
 PHONES = (
     "+12125550123",
@@ -79,11 +79,10 @@ def test_events_of_one_person_lead_to_one_contact(
     faults: list[tuple[int, Literal["before", "after"], int]],
     lag: int,
     sandbox: RunningSandbox,
-    sqlite_template: Path,
     tmp_path: Path,
 ) -> None:
     sandbox.reset()
-    database = Database(f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'bridge.db')}", sandbox.clock)
+    database = Database(create_sqlite(tmp_path / "bridge.db"), sandbox.clock)
     crm = Crm(name, sandbox, database)
     try:
         crm.connection.connected.setup()
