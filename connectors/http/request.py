@@ -47,9 +47,7 @@ class RequestParams(Params):
     headers: dict[str, str] = param(
         {}, "Further headers. Secrets belong in HTTP_TARGETS_<NAME>_HEADER.", example={"X-Source": "heppu"}
     )
-    body: Any = param(
-        "{{ event }}", "Body, sent as JSON. Default: the whole event.", example={"kind": "call"}
-    )
+    body: Any = param(None, "Body, sent as JSON. Default: the whole event.", example={"kind": "call"})
     form: dict[str, str | int | float | bool | None] | None = param(
         None, "Fields of a form, sent instead of a JSON body.", example={"kind": "call"}
     )
@@ -77,7 +75,7 @@ class RequestParams(Params):
 def request(sender: Sender, params: RequestParams, context: Context) -> Success:
     """Send a request to a service. Retries have the same `webhook-id`, so that the service can ignore duplicates."""
     message_id = "msg_" + context.idempotency_token
-    content, content_type = _content(params, message_id)
+    content, content_type = _content(params, context, message_id)
     receiver = receiver_of(sender.settings, params.target, params.url)
     for name, value in params.headers.items():
         if problem := header_problem(name, value):
@@ -100,7 +98,7 @@ def request(sender: Sender, params: RequestParams, context: Context) -> Success:
         return _result(response, params, message_id)
 
 
-def _content(params: RequestParams, message_id: str) -> tuple[str | None, str]:
+def _content(params: RequestParams, context: Context, message_id: str) -> tuple[str | None, str]:
     """Return the body as text, and its type; None for a request without one."""
     if params.method == "DELETE":
         return None, ""
@@ -109,10 +107,8 @@ def _content(params: RequestParams, message_id: str) -> tuple[str | None, str]:
         if params.id_field is not None:
             fields[params.id_field] = message_id
         text, kind = urlencode({name: _form_value(value) for name, value in fields.items()}), _FORM
-    elif params.body is None:
-        return None, ""
     else:
-        body = params.body
+        body = context.event.body if params.body is None else params.body
         if params.id_field is not None:
             if not isinstance(body, Mapping):
                 raise PermanentError("`id_field` needs a body that is an object, or a form")
@@ -192,15 +188,24 @@ def _failure(response: httpx.Response) -> DeliveryError:
 
 @request.check_params
 def check_request(settings: Settings, params: Mapping[str, Any]) -> str | None:
-    """Find a receiver that is missing or not allowed, and a header that cannot be sent, before the first event."""
+    """Find what cannot be sent before the first event fails: a wrong receiver or header, or a body that is left out."""
     target, url = params.get("target"), params.get("url")
-    if "target" not in params or "url" not in params:  # one of them is a template
-        return _header_problem(params) or (_host_problem(settings, url) if url else None)
-    try:
-        receiver_of(settings, target, url)
-    except PermanentError as error:
-        return error.detail
-    return _header_problem(params) or (_host_problem(settings, url) if url else None)
+    if "target" in params and "url" in params:  # otherwise, one of them is a template
+        try:
+            receiver_of(settings, target, url)
+        except PermanentError as error:
+            return error.detail
+    return _body_problem(params) or _header_problem(params) or (_host_problem(settings, url) if url else None)
+
+
+def _body_problem(params: Mapping[str, Any]) -> str | None:
+    """Return which body of the rule would be left out. A param that is a template is missing from `params`."""
+    has_body, has_form = (params.get(name, "a template") is not None for name in ("body", "form"))
+    if has_body and has_form:
+        return "write either `body` or `form`, not both"
+    if params.get("method") == "DELETE" and (has_body or has_form or params.get("id_field") is not None):
+        return "a DELETE has no body: remove `body`, `form` and `id_field`"
+    return None
 
 
 def _header_problem(params: Mapping[str, Any]) -> str | None:
@@ -247,4 +252,4 @@ def post(sender: Sender, params: PostParams, context: Context) -> Success:
 @post.check_params
 def check_post(settings: Settings, params: Mapping[str, Any]) -> str | None:
     """Find a URL that is missing or not allowed."""
-    return check_request(settings, {"target": None, **params})
+    return check_request(settings, {"target": None, "form": None, **params})

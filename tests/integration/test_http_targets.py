@@ -220,6 +220,11 @@ def test_second_connection_has_targets_of_its_own(service: StubServer) -> None:
         ("{target: zapier, headers: {Host: x}}", "the header 'Host' is set by the bridge itself"),
         ('{target: zapier, headers: {X-Event: "{{ event.event }}"}}', None),
         ("{target: zapier, method: GET}", "method"),
+        ("{target: zapier, body: {a: 1}, form: {a: 1}}", "write either `body` or `form`, not both"),
+        ('{target: zapier, body: {a: "{{ event.event }}"}, form: {a: 1}}', "either `body` or `form`"),
+        ("{target: zapier, form: {a: 1}}", None),
+        ("{target: zapier, method: DELETE, body: {a: 1}}", "a DELETE has no body"),
+        ("{target: zapier, method: DELETE}", None),
         ('{target: "{{ event.event }}"}', None),
     ],
 )
