@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge.connector import Context, RecordLink
+from bridge.connector import Context, RecordLink, SerializeBy
 from bridge.connector.context import NullContactCache
 from bridge.errors import (
     AccountError,
@@ -105,6 +105,11 @@ def test_name_of_a_visitor_mentions_nobody(bot: Connected, sandbox: RunningSandb
 
 
 # ------------------------------------------------------------ threads
+
+
+def test_messages_of_a_conversation_never_run_at_the_same_time() -> None:
+    """Otherwise two of them could both start its thread."""
+    assert post.serialize_by is SerializeBy.CONVERSATION
 
 
 def test_later_messages_of_a_conversation_reply_to_the_first(
