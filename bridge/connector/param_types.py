@@ -52,8 +52,10 @@ def as_yaml(value: Any) -> str:
 
 
 def _with_form(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
-    form = field.get("must_be")
-    return f"{_describe(field, definitions)}: {form}" if form else _describe(field, definitions)
+    described = _describe(field, definitions)
+    if "truncate" in field:
+        described = f"{described}, cut to {field['truncate']:,} characters"
+    return f"{described}: {field['must_be']}" if field.get("must_be") else described
 
 
 def _describe(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from bridge.connector.param_types import as_yaml, types_of
 
 class _Params(Params):
     text: str = param(..., "Text.", max_length=1600)
+    summary: str | None = param(None, "Summary.", truncate=500)
     ticket: str | None = param(None, "Ticket.", pattern=r"^\d+$", must_be="a ticket ID (digits only)")
     to: PhoneNumber = param(..., "Number.")
     cc: Email | list[Email] | None = param(None, "Addresses.")
@@ -34,6 +35,7 @@ class _Params(Params):
     ("name", "described"),
     [
         ("text", "text, at most 1,600 characters"),
+        ("summary", "text, cut to 500 characters"),
         ("ticket", "text: a ticket ID (digits only)"),
         ("to", "phone number"),
         ("cc", "email address or list of email addresses"),
