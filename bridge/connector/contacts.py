@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,12 +32,28 @@ FieldValue = Scalar | list[Scalar]
 """A list is for a field that takes several options; a text field gets its items with `, ` between them."""
 
 
+def _field_value(value: object) -> object:
+    """Return a JSON value as a field takes it: a list without what is missing, an object as its JSON text."""
+    if isinstance(value, Mapping):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list):
+        items = [item for item in value if item is not None]
+        return [
+            json.dumps(item, ensure_ascii=False) if isinstance(item, list | dict) else item for item in items
+        ]
+    return value
+
+
+EventValue = Annotated[FieldValue, BeforeValidator(_field_value)]
+"""A param that takes any value of an event; an action leaves out what does not fit the field."""
+
+
 class Property(BaseModel):
     """A value for one of the CRM's own fields. With `mode: fill`, it is only written to an empty field."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    value: FieldValue | None = None
+    value: EventValue | None = None
     mode: Literal["overwrite", "fill"] = "overwrite"
 
 

@@ -1,10 +1,4 @@
-"""The connector author's API.
-
-    connector = Connector("twilio", settings=Settings, limits=Limits(per_second=10, concurrency=8))
-
-`docs/connectors.md` builds a complete connector. Everything that a connector needs is exported here: a connector file
-imports this package, `bridge.errors` and its provider's SDK, nothing else of the bridge.
-"""
+"""What `bridge.connector` exports: the connector author's API."""
 
 from bridge.connector.api import (
     Action,
@@ -44,6 +38,7 @@ from bridge.connector.contacts import (
     ContactRef,
     ContactRefused,
     ContactSource,
+    EventValue,
     FieldValue,
     FillableContactSource,
     FillResult,
@@ -167,6 +162,7 @@ __all__ = [
     "Duration",
     "Email",
     "Event",
+    "EventValue",
     "FieldValue",
     "FileContent",
     "FillResult",

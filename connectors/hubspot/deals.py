@@ -11,6 +11,7 @@ from bridge.connector import (
     ContactRef,
     Context,
     Duration,
+    EventValue,
     FieldValue,
     NewContactParams,
     Properties,
@@ -35,8 +36,6 @@ from .timeline import Draft, query_with_owner, write_drafts
 from .unique_properties import UNIQUE_PROPERTIES
 
 _MAX_NAME = 255
-Value = str | int | float | bool
-"""A value of an event, which is written if it fits the property."""
 
 
 class CreateDealParams(NewContactParams):
@@ -61,12 +60,12 @@ class CreateDealParams(NewContactParams):
         "Label or ID of the stage of a new deal. Default: the pipeline's first open stage.",
         example="Qualified to buy",
     )
-    amount: Value | None = param(
+    amount: EventValue | None = param(
         None,
         "Amount of a new deal, in the account's currency. What is not a number is left out.",
         example=12000,
     )
-    close_date: Value | None = param(
+    close_date: EventValue | None = param(
         None,
         "Expected close date of a new deal: a day like 2026-03-31, or a time. What is neither is left out.",
         example="2026-03-31",

@@ -172,6 +172,27 @@ def test_result_that_does_not_fit_is_left_out_of_hubspot_and_named(
     assert "5,000" not in result.detail
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "stored"),
+    [
+        ("interests", ["bikes", None], "bikes"),
+        ("remark", ["a", ["b"], {"c": 1}], 'a, ["b"], {"c": 1}'),
+        ("remark", {"value": {"street": "Pier 4"}}, '{"street": "Pier 4"}'),
+        ("budget", [1, 2], None),
+    ],
+)
+def test_list_or_object_in_the_results_does_not_lose_the_call(
+    hubspot: CrmConnection, sandbox: RunningSandbox, name: str, value: Any, stored: str | None
+) -> None:
+    template = "{{ event.callMetadata.custom.result }}"
+    source = call({"result": value}, hubspot)
+    hubspot.deliver("log_call", source, {"properties": {name: template}})
+    [logged] = sandbox.hubspot.calls
+    assert logged.properties.get(name) == stored
+    hubspot.deliver("create_deal", source, {"amount": template})
+    assert len(sandbox.hubspot.objects("deals")) == 1
+
+
 def test_result_for_a_new_contact_does_not_lose_the_call(
     hubspot: CrmConnection, sandbox: RunningSandbox
 ) -> None:
