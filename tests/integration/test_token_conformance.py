@@ -35,12 +35,12 @@ class TestTokenDesk(ConnectorConformance):
         server.answer("POST", "/token", Reply(200, {"access_token": "secret-access", "expires_in": 3600}))
 
     @contextmanager
-    def provider(self) -> Iterator[Desk]:
+    def provider(self) -> Iterator[TicketStore]:
         with StubServer() as server:
-            yield Desk(server)
+            yield TicketStore(server)
 
 
-class Desk:
+class TicketStore:
     """A fake provider that stores tickets."""
 
     def __init__(self, server: StubServer) -> None:
