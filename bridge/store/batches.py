@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, update
 
@@ -20,6 +20,7 @@ LARGEST: Final = 100
 _SMALLEST: Final = 10
 _SECONDS: Final = 0.04
 """How long a transaction should last: the sizes of the next ones follow from it."""
+Key = TypeVar("Key")
 
 
 class SelectionChanged(BridgeError):
@@ -35,10 +36,10 @@ def check_number(number: int, expected: int | None, noun: str) -> None:
 
 
 def in_batches(
-    ids: Sequence[str], change: Callable[[Sequence[str]], None], *, largest: int = LARGEST
+    ids: Sequence[Key], change: Callable[[Sequence[Key]], None], *, largest: int = LARGEST
 ) -> None:
     """Call `change`, which is one transaction, for all IDs in parts that last about as long as they should."""
-    position, size = 0, min(largest, _SMALLEST)
+    position, size = 0, min(largest, max(_SMALLEST, largest // 10))
     while position < len(ids):
         part = ids[position : position + size]
         started = uptime()

@@ -16,7 +16,7 @@ from bridge.store.contact_details import PersonDetails
 from bridge.store.contact_report import ReportFilter, report_contact
 from bridge.store.database import Database
 from bridge.store.event_rows import event_from_row
-from bridge.store.retention import ERASED
+from bridge.store.schema import ERASED
 from bridge.store.timeline import describe_audit_entry
 
 EntryKind = Literal["event", "opt_out", "action"]

@@ -35,6 +35,7 @@ from bridge.rules.counting import History
 from bridge.rules.late import DETAILS_CONNECTION, Details, detail_fields
 from bridge.rules.render import RenderedParams
 from bridge.store import schema
+from bridge.store.batches import in_batches
 from bridge.store.connections import lock_connection, log_state_change, record_outcomes
 from bridge.store.contact_history import history_in
 from bridge.store.database import EVENTS_TOPIC, Database
@@ -231,12 +232,20 @@ def delete_details(conn: Connection, event_ids: Collection[str], address: str) -
 
 def remove_old_details(database: Database, retention: timedelta, limit: int) -> None:
     """Delete details that are no longer kept. A conversation whose deliveries still wait is asked for again."""
-    with database.write() as conn:
+    with database.read() as conn:
         before = database.now(conn) - min(KEPT_FOR, retention)
-        old = select(_TABLE.c.conversation).where(
+        # What was asked for earlier is in the index; few of these have been read again since.
+        is_old = (_TABLE.c.asked_at < before) & (
             func.coalesce(_TABLE.c.fetched_at, _TABLE.c.asked_at) < before
         )
-        conn.execute(delete(_TABLE).where(_TABLE.c.conversation.in_(old.limit(limit))))
+        old = select(_TABLE.c.conversation).where(is_old).order_by(_TABLE.c.asked_at).limit(limit)
+        conversations = conn.execute(old).scalars().all()
+
+    def remove(part: Sequence[str]) -> None:
+        with database.write() as conn:
+            conn.execute(delete(_TABLE).where(_TABLE.c.conversation.in_(part), is_old))
+
+    in_batches(conversations, remove)
 
 
 def _is_good(

@@ -41,7 +41,8 @@ from bridge.store.deliveries import Delivery, lock_deliveries
 from bridge.store.details import delete_details
 from bridge.store.driver_errors import translate_errors
 from bridge.store.opt_outs import hash_address, recipient_lock_key
-from bridge.store.retention import ERASED, NO_PERSONAL_DATA
+from bridge.store.retention import NO_PERSONAL_DATA
+from bridge.store.schema import ERASED
 from bridge.store.transitions import Change, apply_transitions
 from bridge.store.undeliverable import clear_undeliverable
 from bridge.telemetry import mask_address

@@ -21,7 +21,7 @@ from bridge.store.audit_log import record_audit
 from bridge.store.connections import active_pause
 from bridge.store.database import Database
 from bridge.store.deliveries import DELIVERY_COLUMNS, Delivery, lock_deliveries
-from bridge.store.retention import ERASED
+from bridge.store.schema import ERASED
 from bridge.store.transitions import Change, apply_transitions
 
 Action = Literal["retry", "cancel", "dismiss", "undismiss"]

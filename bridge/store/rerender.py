@@ -23,9 +23,9 @@ from bridge.store.audit_log import record_audit
 from bridge.store.contact_history import history_in
 from bridge.store.database import Database
 from bridge.store.deliveries import DELIVERY_COLUMNS, Delivery, DeliveryOptions, lock_deliveries
-from bridge.store.retention import ERASED
 from bridge.store.routing import Route, read_events, store_rules_version
 from bridge.store.rule_deliveries import waiting_ids
+from bridge.store.schema import ERASED
 from bridge.store.transitions import Change, apply_transitions
 
 RERENDER_BATCH: Final = 100

@@ -15,7 +15,7 @@ from bridge.contacts.address import address_key
 from bridge.contacts.parse import Contact
 from bridge.store.contact_cache import cached_crm_records
 from bridge.store.database import Database
-from bridge.store.retention import ERASED
+from bridge.store.schema import ERASED
 from bridge.telemetry import log
 
 

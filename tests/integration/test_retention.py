@@ -145,6 +145,25 @@ def test_batches_are_bounded_and_prune_everything(engine: Engine, monkeypatch: p
     assert batches == [PruneResult(3, 3, 3, 3), PruneResult(3, 3, 3, 3), PruneResult(1, 1, 1, 1)]
 
 
+def test_transactions_change_few_rows_and_a_pass_without_work_writes_nothing(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "LARGEST", 2)
+    backlog(engine)
+    transactions = []
+    write = engine.database.write
+
+    def counted() -> Any:
+        transactions.append(1)
+        return write()
+
+    monkeypatch.setattr(engine.database, "write", counted)
+    assert prune(engine.database, MONTH, rules_with()) == PruneResult(7, 7, 7, 7)
+    assert len(transactions) == 4 * 4
+    assert prune(engine.database, MONTH, rules_with()) == retention.EMPTY
+    assert len(transactions) == 4 * 4
+
+
 def test_maintenance_continues_between_prune_batches(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
     real = retention.prune_batch

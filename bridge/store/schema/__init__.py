@@ -24,7 +24,7 @@ from bridge.store.schema.contact_tables import (
     possible_duplicates,
     undeliverable_addresses,
 )
-from bridge.store.schema.delivery_tables import action_steps, attempts, deliveries, idempotency_keys
+from bridge.store.schema.delivery_tables import ERASED, action_steps, attempts, deliveries, idempotency_keys
 from bridge.store.schema.event_tables import (
     PHONE_ENDING,
     conversation_details,
@@ -36,6 +36,7 @@ from bridge.store.schema.event_tables import (
 from bridge.store.schema.service_tables import audit_log, hourly_counts, sessions, workers
 
 __all__ = [
+    "ERASED",
     "PHONE_ENDING",
     "Instant",
     "action_steps",

@@ -21,6 +21,7 @@ contact_cache = Table(
                     "record, the IDs of the records that belong to it. Empty: the provider does not know the "
                     "contact.")),
     Column("expires_at", Instant, nullable=False, info=doc("When the entry expires.")),
+    Index("contact_cache_expires", "expires_at"),
     info=doc("Contacts found at providers: external IDs, time zones and opt-out flags by phone number or email "
               "address, for a limited time."),
 )  # fmt: skip

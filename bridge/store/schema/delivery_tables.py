@@ -9,6 +9,13 @@ from bridge.store.sealing import SealedText
 
 _IS_PENDING = "state IN ('pending', 'retrying')"
 _IS_PENDING_ALERT = f"trigger = 'alert' AND {_IS_PENDING}"
+ERASED = '{"erased":true}'
+"""The `params` of a delivery that was pruned or erased."""
+_ERASED_SQL = "'" + ERASED.replace(":", r"\:") + "'"  # for `text`, in which a colon starts a parameter
+HAS_PARAMS = f"finished_at IS NOT NULL AND params <> {_ERASED_SQL}"
+KEEPS_RECIPIENT = f"params = {_ERASED_SQL} AND recipient IS NOT NULL"
+KEEPS_CONTACT = f"params = {_ERASED_SQL} AND contact IS NOT NULL"
+"""What is left to prune of finished deliveries: the params first, the addresses once no rule counts them."""
 
 deliveries = Table(
     "deliveries",
@@ -107,6 +114,12 @@ deliveries = Table(
     Index("deliveries_connection", "connection", "created_at"),
     Index("deliveries_finished", "finished_at", sqlite_where=text("finished_at IS NOT NULL"),
           postgresql_where=text("finished_at IS NOT NULL")),
+    # What is left to prune, so that pruning does not read what it has pruned: `bridge.store.retention`.
+    Index("deliveries_unpruned", "finished_at", sqlite_where=text(HAS_PARAMS), postgresql_where=text(HAS_PARAMS)),
+    Index("deliveries_kept_recipient", "possibly_sent_at", sqlite_where=text(KEEPS_RECIPIENT),
+          postgresql_where=text(KEEPS_RECIPIENT)),
+    Index("deliveries_kept_contact", "possibly_sent_at", sqlite_where=text(KEEPS_CONTACT),
+          postgresql_where=text(KEEPS_CONTACT)),
     info=doc("One action of one rule for one event: the unit of retry. Follow-ups are deliveries as "
               "well."),
 )  # fmt: skip

@@ -10,6 +10,8 @@ from bridge.store.sealing import SealedBytes, SealedText
 PHONE_ENDING = " || ".join(f"substr(phone, length(phone) - {place}, 1)" for place in range(4))
 """The last four digits of a phone number, the last one first."""
 _HAS_ENDING = "phone IS NOT NULL AND routed_at IS NOT NULL"
+IS_UNPRUNED = "body IS NOT NULL AND routed_at IS NOT NULL"
+_IS_ROUTED = "routed_at IS NOT NULL"
 
 events = Table(
     "events",
@@ -56,7 +58,8 @@ events = Table(
            info=doc("When the rules were evaluated. Null while the event waits to be routed.")),
     Column("rules_hash", Text, info=doc("The rules that routed the event: `rules.hash`.")),
     Column("trace", SealedText,
-           info=doc("The evaluation of every rule, as JSON, of events that were routed before there was `packed_trace`.")),
+           info=doc("The evaluation of every rule, as JSON, of events that were routed before there was "
+                    "`packed_trace`.")),
     Column("packed_trace", SealedBytes,
            info=doc("The evaluation of the rules for this type of event, as compressed JSON. Null once pruned or "
                     "erased.")),
@@ -78,6 +81,8 @@ events = Table(
     Index("events_contact_sort_name", "contact_sort_name", sqlite_where=text("contact_sort_name IS NOT NULL"),
           postgresql_where=text("contact_sort_name IS NOT NULL"),
           postgresql_ops={"contact_sort_name": "text_pattern_ops"}),
+    Index("events_type", "type", "received_at", sqlite_where=text(_IS_ROUTED), postgresql_where=text(_IS_ROUTED)),
+    Index("events_unpruned", "received_at", sqlite_where=text(IS_UNPRUNED), postgresql_where=text(IS_UNPRUNED)),
     Index("events_reconciled", "received_at", sqlite_where=text("reconciled"),
           postgresql_where=text("reconciled")),
     Index("events_duplicate_of", "duplicate_of", sqlite_where=text("duplicate_of IS NOT NULL"),
@@ -122,6 +127,7 @@ conversation_details = Table(
     Column("value", SealedText, info=doc("The details of the conversation as JSON, with its transcript, for a day.")),
     Index("conversation_details_due", "run_at", sqlite_where=text("run_at IS NOT NULL"),
           postgresql_where=text("run_at IS NOT NULL")),
+    Index("conversation_details_asked", "asked_at"),
     info=doc("Conversations whose details deliveries wait for, and the details that Heppu has returned."),
 )  # fmt: skip
 
