@@ -759,3 +759,55 @@ def test_first_company_of_a_contact_is_its_primary_one(sandbox: RunningSandbox) 
     assert contact.properties["associatedcompanyid"] == second.id
     account.delete("companies", second.id)
     assert "associatedcompanyid" not in contact.properties
+
+
+# Deals, meetings, lists
+
+
+def test_deal_needs_a_name_and_a_stage_of_its_pipeline(client: Any) -> None:
+    pipelines = client.crm.pipelines.pipelines_api.get_all("deals").results
+    assert [stage.metadata["isClosed"] for stage in pipelines[1].stages] == ["false", "true"]
+    deals = client.crm.deals
+    for properties in (
+        {"dealname": "Fleet"},
+        {"dealstage": "qualifiedtobuy"},
+        {"dealname": "Fleet", "dealstage": "Qualified to buy"},
+        {"dealname": "Fleet", "dealstage": "88302", "pipeline": "default"},
+        {"dealname": "Fleet", "dealstage": "qualifiedtobuy", "amount": "12,000"},
+    ):
+        refused = {"properties": properties}
+        assert api_error(lambda body=refused: deals.basic_api.create(body))[0] == 400
+    won = create(deals, {"dealname": "Fleet", "dealstage": "closedwon"})
+    read = deals.basic_api.get_by_id(won.id, properties=["pipeline", "hs_is_closed", "closedate"]).properties
+    assert (read["pipeline"], read["hs_is_closed"]) == ("default", "true")
+    assert read["closedate"]
+
+
+def test_meeting_needs_a_time_and_is_associated_with_type_200(client: Any, contacts: Any) -> None:
+    contact = create(contacts, {"email": "maya.lindqvist@example.com"})
+    meetings = client.crm.objects.meetings
+    body = {"properties": {"hs_meeting_title": "Test ride"}, "associations": link(contact.id, 200)}
+    assert api_error(lambda: meetings.basic_api.create(body))[0] == 400
+    body["properties"] = {"hs_timestamp": WHEN, "hs_meeting_outcome": "scheduled"}
+    assert api_error(lambda: meetings.basic_api.create(body))[0] == 400
+    body["properties"] = {"hs_timestamp": WHEN, "hs_meeting_outcome": "SCHEDULED"}
+    assert meetings.basic_api.create(body).id
+    body["associations"] = link(contact.id, 194)  # that of a call
+    assert api_error(lambda: meetings.basic_api.create(body))[0] == 400
+
+
+def test_static_list_takes_members_once_and_an_active_one_takes_none(
+    sandbox: RunningSandbox, client: Any, contacts: Any
+) -> None:
+    static, active = sandbox.hubspot.add_list("Callers"), sandbox.hubspot.add_list("Customers", "DYNAMIC")
+    contact = create(contacts, {"email": "maya.lindqvist@example.com"})
+    lists = client.crm.lists
+    found = lists.lists_api.get_by_name("callers", "0-1").list
+    assert (found.list_id, found.processing_type) == (static.id, "MANUAL")
+    answers = [lists.memberships_api.add(static.id, [contact.id, "99"]) for _ in range(2)]
+    assert [answer.records_ids_added for answer in answers] == [[contact.id], []]
+    assert [answer.record_ids_missing for answer in answers] == [["99"], ["99"]]
+    assert api_error(lambda: lists.memberships_api.add(active.id, [contact.id]))[0] == 400
+    assert api_error(lambda: lists.lists_api.get_by_id("999"))[0] == 404
+    sandbox.hubspot.missing_scopes = {"crm.lists.write"}
+    assert api_error(lambda: lists.memberships_api.add(static.id, [contact.id]))[0] == 403

@@ -638,3 +638,60 @@ def test_open_opportunities_of_a_contact_are_found_by_their_roles(sandbox: Runni
         f"WHERE ContactId IN ('{contact}') AND Opportunity.IsClosed = false"
     )["records"]
     assert [row["OpportunityId"] for row in rows] == stages["Prospecting"]
+
+
+# Events, campaigns
+
+
+@pytest.mark.parametrize(
+    ("times", "code"),
+    [
+        ({"EndDateTime": "2026-03-05T15:00:00Z"}, "REQUIRED_FIELD_MISSING"),
+        ({"StartDateTime": "2026-03-05T15:00:00Z"}, "REQUIRED_FIELD_MISSING"),
+        (
+            {"StartDateTime": "2026-03-05T15:00:00Z", "EndDateTime": "2026-03-05T14:00:00Z"},
+            "FIELD_INTEGRITY_EXCEPTION",
+        ),
+        (
+            {"StartDateTime": "2026-03-05T15:00:00Z", "EndDateTime": "2026-03-20T15:00:00Z"},
+            "FIELD_INTEGRITY_EXCEPTION",
+        ),
+        ({"StartDateTime": "2026-03-05T15:00:00", "DurationInMinutes": 30}, "JSON_PARSER_ERROR"),
+    ],
+)
+def test_event_needs_a_start_and_an_end_of_at_most_14_days_later(
+    org: Any, times: dict[str, Any], code: str
+) -> None:
+    assert api_error(lambda: org.Event.create({"Subject": "Test ride"} | times))[1] == code
+
+
+def test_event_is_upserted_by_its_external_id(org: Any, sandbox: RunningSandbox) -> None:
+    times = {"StartDateTime": "2026-03-05T15:00:00Z", "DurationInMinutes": 30}
+    for subject in ("Test ride", "Moved"):
+        org.Event.upsert("Conversation_Id__c/event%3Aconv_1", times | {"Subject": subject})
+    assert [item["Subject"] for item in sandbox.salesforce.records_of("Event")] == ["Moved"]
+
+
+def test_campaign_has_each_person_once_and_replaces_an_unknown_status(
+    org: Any, sandbox: RunningSandbox
+) -> None:
+    campaign = sandbox.salesforce.add_campaign("Spring", {"Called": False, "Test ride": True})
+    contact = sandbox.salesforce.add("Contact", LastName="Lindqvist")
+    row = {"CampaignId": campaign.id, "ContactId": contact.id, "Status": "Test ride"}
+    member = org.CampaignMember.create(row)["id"]
+    assert api_error(lambda: org.CampaignMember.create(row))[1] == "DUPLICATE_VALUE"
+    assert (
+        api_error(lambda: org.CampaignMember.create({"CampaignId": campaign.id}))[1]
+        == "REQUIRED_FIELD_MISSING"
+    )
+    query = f"SELECT Status, HasResponded FROM CampaignMember WHERE Id = '{member}'"
+    assert [org.query(query)["records"][0][name] for name in ("Status", "HasResponded")] == [
+        "Test ride",
+        True,
+    ]
+    org.CampaignMember.update(member, {"Status": "Unknown"})
+    assert [org.query(query)["records"][0][name] for name in ("Status", "HasResponded")] == ["Called", False]
+    refused = {"CampaignId": campaign.id}
+    assert (
+        api_error(lambda: org.CampaignMember.update(member, refused))[1] == "INVALID_FIELD_FOR_INSERT_UPDATE"
+    )
