@@ -190,9 +190,7 @@ class PostParams(Params):
         markup="markdown",
         max_length=MAX_FACTS,
     )
-    severity: Severity | None = param(
-        None, "Color of the card's title.", example="critical"
-    )
+    severity: Severity | None = param(None, "Color of the card's title.", example="critical")
     links: bool = param(
         True,
         "Add buttons that open the event in the dashboard (with BRIDGE_PUBLIC_URL) and the contact in the CRM (if a "
