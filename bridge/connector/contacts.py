@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 
 from bridge.connector.api import Success
 from bridge.connector.contact_profile import (
@@ -44,7 +44,7 @@ def _field_value(value: object) -> object:
     return value
 
 
-EventValue = Annotated[FieldValue, BeforeValidator(_field_value)]
+EventValue = Annotated[FieldValue, BeforeValidator(_field_value), WithJsonSchema({})]
 """A param that takes any value of an event; an action leaves out what does not fit the field."""
 
 
