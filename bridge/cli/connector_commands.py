@@ -58,6 +58,10 @@ def new(
             show_default=False,
         ),
     ] = None,
+    crm: Annotated[
+        bool,
+        typer.Option("--crm", help="A connector for a CRM: it logs calls and finds or creates contacts."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Create a working connector and its test, as a starting point for your own.
@@ -70,7 +74,8 @@ def new(
     from bridge.settings import Settings, environment
 
     settings = Settings.load(environment())
-    connector, test = new_connector(name, folder or connectors_folder(settings.bridge_rules_file, settings))
+    target = folder or connectors_folder(settings.bridge_rules_file, settings)
+    connector, test = new_connector(name, target, crm=crm)
     text = (
         f"Created {connector}\n        {test}\n"
         f"Next: run `pytest {test}`, then `bridge connectors show {name}`."

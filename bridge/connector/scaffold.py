@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from string import Template
 
+from bridge.connector.crm_scaffold import CRM_CONNECTOR, CRM_TEST
 from bridge.connector.discovery import shipped_folder, sources_in
 from bridge.errors import ConfigError
 
@@ -172,8 +173,10 @@ class TestConformance(ConnectorConformance):
 ''')
 
 
-def new_connector(name: str, folder: Path) -> tuple[Path, Path]:
+def new_connector(name: str, folder: Path, *, crm: bool = False) -> tuple[Path, Path]:
     """Write `folder/NAME.py` and `folder/tests/test_NAME.py` and return both paths. Raise ConfigError on failure.
+
+    The connector opens tickets; if it is for a `crm`, it logs calls and finds or creates their contacts.
 
     `folder` is the `connectors` folder next to rules.yaml, where the bridge discovers the file automatically.
     """
@@ -188,9 +191,10 @@ def new_connector(name: str, folder: Path) -> tuple[Path, Path]:
         if path.exists():
             raise ConfigError(f"{path} already exists; nothing was written")
     values = {"name": name, "capitals": name.upper(), "title": name.replace("_", " ").title()}
+    templates = (CRM_CONNECTOR, CRM_TEST) if crm else (_CONNECTOR, _TEST)
     try:
         paths[1].parent.mkdir(parents=True, exist_ok=True)
-        for path, content in zip(paths, (_CONNECTOR, _TEST), strict=True):
+        for path, content in zip(paths, templates, strict=True):
             path.write_text(content.substitute(values), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write {folder}: {error.strerror}") from error

@@ -29,24 +29,37 @@ def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_new_connector_is_discovered_and_passes_the_conformance_suite(tmp_path: Path) -> None:
-    _, test = new_connector("ticket_desk", tmp_path / "connectors")
+NOT_TESTED = {
+    "the action takes one delivery at a time",
+    "the connector has no opt-out flags",
+    "the connector obtains no tokens",
+}
+
+
+@pytest.mark.parametrize(
+    ("crm", "action", "not_tested"),
+    [
+        (False, "open_ticket", {*NOT_TESTED, "a second delivery with the same key is a duplicate"}),
+        (True, "log_call", NOT_TESTED),
+    ],
+)
+def test_new_connector_is_discovered_and_passes_the_conformance_suite(
+    crm: bool, action: str, not_tested: set[str], tmp_path: Path
+) -> None:
+    _, test = new_connector("ticket_desk", tmp_path / "connectors", crm=crm)
     connector = Registry([tmp_path / "connectors"]).connector("ticket_desk")
-    assert list(connector.actions) == ["open_ticket"]
+    assert list(connector.actions) == [action]
     assert connector.settings.prefix("ticket_desk") == "TICKET_DESK_"
 
     result = run("pytest", "-q", "-rs", "-W", "error", "-p", "no:cacheprovider", str(test), cwd=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert set(re.findall(r"^SKIPPED .*: (.*)$", result.stdout, re.MULTILINE)) == {
-        "the action takes one delivery at a time",
-        "the connector has no opt-out flags",
-        "the connector obtains no tokens",
-        "a second delivery with the same key is a duplicate",
-    }
+    assert set(re.findall(r"^SKIPPED .*: (.*)$", result.stdout, re.MULTILINE)) == not_tested
 
 
 def test_new_connector_passes_ruff_and_mypy(tmp_path: Path) -> None:
-    files = [str(path) for path in new_connector("zeppelin", tmp_path / "connectors")]
+    folder = tmp_path / "connectors"
+    written = (*new_connector("zeppelin", folder), *new_connector("zeppelin_crm", folder, crm=True))
+    files = [str(path) for path in written]
     config = f"--config={ROOT / 'pyproject.toml'}"
     for command in (("check", "--extend-ignore=D,S101,INP001,I001"), ("format", "--check")):
         result = run("ruff", *command, config, *files, cwd=tmp_path)
