@@ -141,7 +141,7 @@ def test_command_line_shows_and_checks_the_connector(tmp_path: Path) -> None:
 def test_documented_commands_exist() -> None:
     import typer
 
-    from bridge.cli import app
+    from bridge.cli.program import app
 
     root = typer.main.get_command(app)
     for words in set(re.findall(r"`bridge ((?:[a-z]+ ?)+)", PAGE)):

@@ -9,83 +9,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
-
-import typer
 
 from bridge import __version__
-from bridge.cli import (
-    bulk_commands,
-    connection_commands,
-    connector_commands,
-    contact_commands,
-    database_commands,
-    delivery_commands,
-    demo,
-    heppu_webhooks,
-    init,
-    inspect_commands,
-    opt_out_commands,
-    pause_commands,
-    privacy_commands,
-    rule_commands,
-    sandbox,
-    send,
-    serve,
-    session_commands,
-    show,
-    why,
-)
 from bridge.errors import BridgeError
-
-app = typer.Typer(
-    name="bridge",
-    help="Receive Heppu's webhooks, route them through rules.yaml and run the actions of the rules that match.",
-    epilog="Start with `bridge demo`. To connect your own accounts, run `bridge init` and see README.md.",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["--help", "-h"]},
-)
-
-for module in (
-    serve,
-    sandbox,
-    demo,
-    send,
-    rule_commands,
-    inspect_commands,
-    show,
-    why,
-    connection_commands,
-    contact_commands,
-    bulk_commands,
-    delivery_commands,
-    pause_commands,
-    opt_out_commands,
-    privacy_commands,
-    session_commands,
-    init,
-    connector_commands,
-    heppu_webhooks,
-    database_commands,
-):
-    module.register(app)
-
-
-def _print_version(requested: bool) -> None:
-    if requested:
-        print(__version__)  # noqa: T201
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    del version
 
 
 def main() -> None:
@@ -94,6 +20,11 @@ def main() -> None:
         # The caller closed it. A file that the service opens would get its descriptor, and the worker's log with it.
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         os.set_inheritable(sys.stderr.fileno(), True)
+    if sys.argv[1:] == ["--version"]:
+        print(__version__)  # noqa: T201 - health checks and installers ask often, and the program has 20 modules
+        return
+    from bridge.cli.program import app
+
     try:
         app()
     except BridgeError as error:

@@ -13,8 +13,6 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import httpx
-
 from bridge.settings import Settings
 
 
@@ -106,6 +104,8 @@ def add_private_ca(context: ssl.SSLContext) -> ssl.SSLContext:
 
 @cache
 def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    import httpx
+
     if ca_file is None:
         return httpx.create_ssl_context()
     context = ssl.create_default_context(cafile=str(ca_file))

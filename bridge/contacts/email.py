@@ -6,9 +6,10 @@ import json
 import re
 import unicodedata
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from email_validator import EmailNotValidError, ValidatedEmail, validate_email
+if TYPE_CHECKING:
+    from email_validator import ValidatedEmail
 
 MAX_LENGTH: Final = 254
 """Characters of an address, by RFC 5321."""
@@ -82,6 +83,8 @@ def _validate(value: str) -> str | None:
 
 
 def _parse(address: str) -> ValidatedEmail | None:
+    from email_validator import EmailNotValidError, validate_email
+
     try:
         # The test environment only means that the domain `test` is accepted, which RFC 2606 reserves for tests.
         return validate_email(address, strict=True, check_deliverability=False, test_environment=True)

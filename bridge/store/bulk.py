@@ -13,7 +13,6 @@ from operator import itemgetter
 from typing import Any, Final
 
 from sqlalchemy import Connection, Dialect, Table
-from sqlalchemy.dialects import postgresql
 
 from bridge.store.schema import Instant, microseconds
 from bridge.store.sealing import SealedBytes, SealedText, sealer_of
@@ -26,7 +25,6 @@ JSON_VALUES: Final = {
 }
 """By dialect, a FROM clause with the column `value`: the strings of the JSON list in the parameter `values`. Unlike
 `IN (...)`, it is one parameter of one statement, however many strings there are."""
-_POSTGRES = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
 def bulk_insert(
@@ -130,5 +128,8 @@ def _converter(column_type: Any, dialect: Dialect) -> Callable[[Any], Any] | Non
 @lru_cache(maxsize=64)
 def _unnest_clause(table: Table, columns: tuple[str, ...]) -> str:
     """Return the arrays as rows; `%b` sends them in the binary format, which passes bytes unchanged."""
-    arrays = ", ".join(f"%b::{table.c[column].type.compile(_POSTGRES)}[]" for column in columns)
+    from sqlalchemy.dialects import postgresql
+
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    arrays = ", ".join(f"%b::{table.c[column].type.compile(dialect)}[]" for column in columns)
     return f"unnest({arrays}) AS fields ({', '.join(columns)})"

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, or_, update
 
-from bridge.connector import Channel, InboundMessage, OptIn, OptOut, StatusUpdate
+from bridge.connector.callbacks import Channel, InboundMessage, OptIn, OptOut, StatusUpdate
 from bridge.contacts.address import normalize_address
 from bridge.errors import AccountError
 from bridge.lifecycle import DeliveryState, Transition

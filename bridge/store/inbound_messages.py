@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
-from bridge.connector import InboundMessage
+from bridge.connector.callbacks import InboundMessage
 from bridge.contacts.parse import Contact
 from bridge.contacts.phone import normalize_phone
 from bridge.events import SMS_RECEIVED

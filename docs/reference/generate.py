@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from bridge import lifecycle
-from bridge.cli import app
+from bridge.cli.program import app
 from bridge.connector import Connector, ConnectorGroup, ConnectorSettings, Limits, MessageStatus
 from bridge.connector.api import Action
 from bridge.connector.discovery import Registry

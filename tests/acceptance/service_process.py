@@ -24,7 +24,8 @@ from unittest.mock import patch
 import httpx
 from typer.testing import CliRunner
 
-from bridge.cli import app, output
+from bridge.cli import output
+from bridge.cli.program import app
 from bridge.errors import BridgeError
 from tests.acceptance.forked_command import ForkedCommand, forked_command
 

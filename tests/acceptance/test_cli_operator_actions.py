@@ -11,7 +11,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from bridge.cli import app
+from bridge.cli.program import app
 from bridge.clock import Clock
 from bridge.lifecycle import PauseCause
 from bridge.samples import refresh_sample, sample

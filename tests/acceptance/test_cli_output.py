@@ -19,7 +19,7 @@ import structlog
 import typer.main
 from typer.testing import CliRunner
 
-from bridge.cli import app
+from bridge.cli.program import app
 from bridge.connector.discovery import Registry
 from bridge.samples import refresh_sample, sample
 from bridge.sandbox import start_sandbox

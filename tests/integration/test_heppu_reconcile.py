@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bridge.cli import app, heppu_reconcile
+from bridge.cli import heppu_reconcile
 from bridge.cli.heppu_check import check_heppu
 from bridge.cli.heppu_reconcile import ReconcileReport, reconcile
 from bridge.cli.heppu_webhooks import heppu_api
+from bridge.cli.program import app
 from bridge.connector.discovery import Registry
 from bridge.errors import BridgeError, ConfigError
 from bridge.events import HEPPU_EVENTS, Event

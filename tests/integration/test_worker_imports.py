@@ -1,13 +1,17 @@
-"""Libraries that a worker with every shipped connector does not load, because it has no use for them."""
+"""Libraries that a worker with every shipped connector, and commands, do not load: they have no use for them."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from bridge.store.database import Database
+from bridge.store.migrate import upgrade
 
 TOP = Path(__file__).parents[2]
 UNUSED = ("zeep", "lxml", "requests_toolbelt", "aiohttp", "starlette", "uvicorn", "aiosmtpd")
@@ -43,3 +47,49 @@ def test_worker_loads_neither_xml_parser_nor_other_unused_libraries(worker: dict
 def test_metadata_api_of_salesforce_says_why_it_is_missing(worker: dict[str, list[str]]) -> None:
     assert "without the Metadata API" in worker["refusal"]
     assert "simple_salesforce.metadata" not in worker["modules"]
+
+
+RUN_COMMAND = """
+import atexit, json, sys
+from bridge.cli import main
+atexit.register(lambda: print(json.dumps(list(sys.modules)), file=sys.stderr))
+sys.argv = ["bridge", *sys.argv[1:]]
+main()
+"""
+HTTP = ("httpx", "requests", "urllib3")
+STORE = ("sqlalchemy", "pydantic")
+
+
+def loaded_by(folder: Path, *arguments: str) -> list[str]:
+    environ = os.environ | {"BRIDGE_DATABASE_URL": f"sqlite:///{folder}/bridge.db"}
+    run = subprocess.run(
+        [sys.executable, "-c", RUN_COMMAND, *arguments],
+        capture_output=True, text=True, timeout=60, cwd=folder, env=environ,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stderr.splitlines()[-1])
+
+
+def test_version_loads_neither_options_nor_database(tmp_path: Path) -> None:
+    modules = loaded_by(tmp_path, "--version")
+    assert [name for name in (*STORE, *HTTP, "typer", "structlog") if name in modules] == []
+    assert len([name for name in modules if name.startswith("bridge.")]) <= 3
+
+
+def test_list_of_events_loads_neither_connectors_nor_migrations(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/bridge.db"
+    database = Database(url)
+    upgrade(database)
+    database.close()
+    modules = loaded_by(tmp_path, "events")
+    assert set(STORE) <= set(modules)
+    unused = (
+        *HTTP,
+        "alembic",
+        "jinja2",
+        "email_validator",
+        "starlette",
+        "cryptography",
+        "bridge.connector.exports",
+    )
+    assert [name for name in unused if name in modules] == []

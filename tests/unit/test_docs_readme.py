@@ -13,7 +13,7 @@ import pytest
 import typer.main
 import yaml
 
-from bridge.cli import app
+from bridge.cli.program import app
 from bridge.cli.worker_supervisor import KILL_AFTER
 from bridge.connector.discovery import Registry
 from bridge.lifecycle import ALLOWED, DeliveryState

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from bridge.cli import app
 from bridge.cli.db import sqlite_path
+from bridge.cli.program import app
 from bridge.connector import ConnectorSettings, SecretUrl
 from bridge.connector.discovery import Registry
 from bridge.errors import BridgeError, ConfigError
@@ -87,7 +87,17 @@ MODELS: dict[str, type[EnvironmentModel]] = {
     "WEBHOOK_": WebhookSettings,
     **{
         f"{name.upper()}_": Registry().connector(name).settings
-        for name in ("email", "heppu", "hubspot", "http", "pipedrive", "salesforce", "slack", "teams", "twilio")
+        for name in (
+            "email",
+            "heppu",
+            "hubspot",
+            "http",
+            "pipedrive",
+            "salesforce",
+            "slack",
+            "teams",
+            "twilio",
+        )
     },
 }
 parse_smtp_url = sys.modules["bridge_connectors.email.settings"].parse_smtp_url  # loaded by the registry

@@ -66,7 +66,7 @@ def test_closed_stderr_is_replaced_before_another_file_gets_its_descriptor() -> 
     code = """
 import os, sys
 from bridge.cli import main
-sys.argv = ["bridge", "--version"]
+sys.argv = ["bridge", "--help"]
 try:
     main()
 except SystemExit:
