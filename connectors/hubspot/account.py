@@ -6,13 +6,14 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import urllib3
 from hubspot import HubSpot
-from hubspot.discovery.discovery_base import DiscoveryBase
 from urllib3.util.retry import Retry
 
 from bridge.connector import (
@@ -102,6 +103,11 @@ def _pool(settings: Settings) -> DeadlinePool:
     return DeadlineProxyPool(settings.api_version, size, proxy)
 
 
+@cache
+def _user_agent() -> str:
+    return f"hubspot-api-client-python; {version('hubspot-api-client')}"
+
+
 class Account:
     """Client of one HubSpot account, over one connection pool."""
 
@@ -109,10 +115,14 @@ class Account:
         pool = _pool(settings)
 
         def create_api(package: Any, name: str, config: dict[str, Any]) -> Any:
-            api = DiscoveryBase._default_api_factory(package, name, config)
-            api.api_client.rest_client.pool_manager = pool
-            api.api_client.call_api = require_response(api.api_client.call_api)
-            return api
+            # The SDK's own factory reads the SDK's version from a file for each API, which takes 6 of 7 ms.
+            configuration = package.Configuration(host=config["host"])
+            configuration.access_token, configuration.retries = config["access_token"], config["retry"]
+            client = package.ApiClient(configuration)
+            client.user_agent = _user_agent()
+            client.rest_client.pool_manager = pool
+            client.call_api = require_response(client.call_api)
+            return getattr(package, name)(client)
 
         self.settings = settings
         self.token = settings.access_token.get_secret_value()
