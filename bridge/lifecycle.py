@@ -361,9 +361,9 @@ class Transition:
             "run_at": now + self.run_at if isinstance(self.run_at, timedelta) else self.run_at,
             "outcome_unknown_since": self.outcome_unknown_since,
             "finished_at": finished_at,
-            # Follow-ups have no follow-ups of their own.
-            "needs_follow_up": trigger == "rule"
-            and (self.is_failure or (on_success and self._is_first_success(current))),
+            # Follow-ups have no follow-ups of their own, but one that fails is alerted. An alert that fails is not.
+            "needs_follow_up": (self.is_failure and trigger != "alert")
+            or (trigger == "rule" and on_success and self._is_first_success(current)),
         }
 
 

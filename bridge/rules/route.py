@@ -126,8 +126,12 @@ def _context(
 def after_delivery(
     event: Event, rules: Rules, delivery: Mapping[str, Any], now: datetime
 ) -> tuple[PlannedDelivery, ...]:
-    """Plan the rule's follow-ups, and alerts if the delivery needs review or failed in a rule without `on_failure`."""
-    planned = follow_up(event, rules, str(delivery["rule"]), delivery, now)
+    """Plan the rule's follow-ups, and alerts if the delivery needs review or failed without `on_failure`.
+
+    A delivery whose `trigger` is not `rule` is a follow-up itself, which has none.
+    """
+    is_follow_up = delivery.get("trigger", "rule") != "rule"
+    planned = () if is_follow_up else follow_up(event, rules, str(delivery["rule"]), delivery, now)
     if delivery["state"] == "needs_review" or not (planned or _is_success(delivery)):
         planned += alerts(event, rules, delivery, now)
     return planned

@@ -260,6 +260,7 @@ def delivery_template_vars(delivery: Delivery) -> dict[str, Any]:
     return {
         "id": delivery.id,
         "rule": delivery.rule,
+        "trigger": delivery.trigger,
         "action": delivery.action,
         "connection": delivery.connection,
         "state": delivery.state,

@@ -279,3 +279,21 @@ def _posts(engine: Engine) -> list[Mapping[str, Any]]:
 def test_follow_up_of_a_success_has_none_itself(engine: Engine) -> None:
     delivery_id = succeeded(engine, trigger="on_success")
     assert not engine.show(delivery_id)["needs_follow_up"]
+
+
+@pytest.mark.parametrize(
+    ("trigger", "followed_up"), [("on_success", True), ("on_failure", True), ("alert", False)]
+)
+def test_failed_follow_up_is_reported_and_failed_alert_is_not(
+    engine: Engine, trigger: str, followed_up: bool
+) -> None:
+    def reject() -> None:
+        raise PermanentError("no")
+
+    engine.provider.before = reject
+    delivery_id = succeeded(engine, trigger=trigger)
+    shown = engine.show(delivery_id)
+    assert (shown["state"], shown["needs_follow_up"]) == ("failed", followed_up)
+    plan = Planner()
+    follow_up_deliveries(engine.database, plan)
+    assert [item["trigger"] for item in plan.asked] == [trigger] * followed_up

@@ -171,3 +171,11 @@ def test_shipped_crms_log_a_text_without_a_subject(action: str) -> None:
     [log] = plan(TEXT + f"  on_success: [{{use: {action}}}]\n")
     assert (log.params["body"], log.params["channel"]) == ("Sorry, Sales!", "sms")
     assert log.params["subject"] is None
+
+
+@pytest.mark.parametrize("trigger", ["on_success", "on_failure"])
+@pytest.mark.parametrize("state", ["failed", "needs_review"])
+def test_follow_up_that_fails_is_alerted_and_not_followed_up(trigger: str, state: str) -> None:
+    rules = rules_of(f"version: 1\nalerts: [{{use: team.post}}]\nrules:\n{BOTH}")
+    planned = after_delivery(event_of(), rules, SENT | {"state": state, "trigger": trigger}, NOW)
+    assert [item.trigger for item in planned] == ["alert"]
