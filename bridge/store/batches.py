@@ -63,10 +63,13 @@ class BulkEntry:
     numbers: dict[str, int] = field(default_factory=dict)
 
     def add(self, conn: Connection, now: datetime, **numbers: int) -> None:
+        """Add to the numbers, in the transaction that makes the change."""
+        self.set(conn, now, **{name: self.numbers.get(name, 0) + number for name, number in numbers.items()})
+
+    def set(self, conn: Connection, now: datetime, **numbers: int) -> None:
         """Store the entry, or its new numbers, in the transaction that makes the change."""
         is_new = not self.numbers
-        for name, number in numbers.items():
-            self.numbers[name] = self.numbers.get(name, 0) + number
+        self.numbers.update(numbers)
         detail, table = json.dumps({**self.detail, **self.numbers}, sort_keys=True), schema.audit_log
         if not is_new:
             conn.execute(update(table).where(table.c.id == self.id).values(detail=detail))

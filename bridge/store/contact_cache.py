@@ -7,13 +7,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, delete, func, or_, select
+from sqlalchemy import Connection, delete, func, or_, select, tuple_
 
 from bridge.connector.contact_profile import ContactProfile
 from bridge.connector.related_records import related_records_key
 from bridge.contacts.address import address_key
 from bridge.contacts.time_zone import residence_time_zone
 from bridge.store import schema
+from bridge.store.batches import in_batches
 from bridge.store.database import Database
 
 _TABLE = schema.contact_cache
@@ -140,30 +141,32 @@ def cached_time_zones(conn: Connection, addresses: Collection[str], now: datetim
     }
 
 
-def delete_cached_contacts(conn: Connection, address: str) -> int:
-    """Delete everything cached about an address, and about the records that it led to.
+def delete_cached_contacts(database: Database, address: str) -> int:
+    """Delete everything cached about an address, and about the records that it led to, in short transactions.
 
     Return the number of entries of the address.
     """
-    key = func.lower(_TABLE.c.lookup_key)
+    lookup_key = func.lower(_TABLE.c.lookup_key)
     matches = or_(
-        key.endswith(f":{address_key(address)}", autoescape=True),
-        key.contains(f"pair:{address_key(address)}:", autoescape=True),
+        lookup_key.endswith(f":{address_key(address)}", autoescape=True),
+        lookup_key.contains(f"pair:{address_key(address)}:", autoescape=True),
     )
-    records = conn.execute(
-        select(_TABLE.c.connection, _TABLE.c.value).where(
-            matches, _TABLE.c.connection != _ALL_CONNECTIONS, _TABLE.c.value != ""
-        )
-    ).all()
-    deleted = conn.execute(delete(_TABLE).where(matches)).rowcount
-    for connection, record_id in records:
-        conn.execute(
-            delete(_TABLE).where(
-                _TABLE.c.connection == connection,
-                _TABLE.c.lookup_key.in_([_profile_key(record_id), related_records_key(record_id)]),
-            )
-        )
-    return deleted
+    with database.read() as conn:
+        rows = conn.execute(select(*_TABLE.c["connection", "lookup_key", "value"]).where(matches)).all()
+    keys = [(row.connection, row.lookup_key) for row in rows]
+    records = [
+        (row.connection, key)
+        for row in rows
+        if row.connection != _ALL_CONNECTIONS and row.value
+        for key in (_profile_key(row.value), related_records_key(row.value))
+    ]
+
+    def change(part: Sequence[tuple[str, str]]) -> None:
+        with database.write() as conn:
+            conn.execute(delete(_TABLE).where(tuple_(_TABLE.c.connection, _TABLE.c.lookup_key).in_(part)))
+
+    in_batches([*keys, *records], change)
+    return len(keys)
 
 
 def _profile_key(record_id: str) -> str:

@@ -1,64 +1,116 @@
 """Contact data: the rows of every table that are about an address or mention it, for erasure and export.
 
-Bodies are searched for the address in all its spellings, so these queries read every stored body.
+What is about an address is found by indexes. What mentions it elsewhere, in any of its spellings, is found by reading
+everything that is stored, a part at a time, so that no transaction is long.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, Select, false, func, or_, select, text
+from sqlalchemy import Column, ColumnElement, false, func, or_, select, text
 
 from bridge.contacts.address import address_key
 from bridge.contacts.email import email_spellings
 from bridge.contacts.phone import contains_number, national_forms
+from bridge.ids import id_at, time_of_id
 from bridge.store import schema
+from bridge.store.contact_rows import deliveries_of
 from bridge.store.database import Database
 from bridge.store.sealing import PREFIX
 
-_EVENTS, _DELIVERIES = schema.events, schema.deliveries
+_EVENTS, _DELIVERIES, _REJECTED = schema.events, schema.deliveries, schema.rejected_requests
+_READ_AT_A_TIME: Final = 2_000
+"""Rows of one transaction that reads everything."""
+_OVERLAP: Final = timedelta(minutes=1)
+"""How much later than others a row with an older ID may be committed."""
 
 
-def events_mentioning(database: Database, address: str) -> Select[Any]:
-    """Return the query for the events about an address, and for those whose body may contain it; see `mentions`.
+def events_about(database: Database, address: str) -> list[str]:
+    """Return the IDs of the events about an address: two indexes lead to them."""
+    with database.read() as conn:
+        conditions = (_EVENTS.c.phone == address, _EVENTS.c.email == address_key(address))
+        found = [conn.execute(select(_EVENTS.c.id).where(item)).scalars().all() for item in conditions]
+    return sorted(set().union(*found))
 
-    The rows have `id`, `body` and `is_contact`, oldest first.
+
+def deliveries_about(database: Database, address: str) -> list[str]:
+    """Return the IDs of deliveries about an address, and of messages to it: two indexes lead to them."""
+    with database.read() as conn:
+        contact, recipient, _of_events = deliveries_of([address_key(address)])
+        query = select(_DELIVERIES.c.id)
+        found = [conn.execute(query.where(item)).scalars().all() for item in (contact, recipient)]
+    return sorted(set().union(*found))
+
+
+def events_mentioning(database: Database, address: str, after: str = "") -> Iterator[list[str]]:
+    """Yield the IDs of the events about an address, and of those whose body contains it, a part at a time.
+
+    `after` is where to start: see `newest_ids`.
     """
     is_contact = or_(_EVENTS.c.phone == address, _EVENTS.c.email == address_key(address))
-    return (
-        select(_EVENTS.c.id, _EVENTS.c.body, func.coalesce(is_contact, false()).label("is_contact"))
-        .where(or_(is_contact, _body_may_contain(database, "events", address)))
-        .order_by(_EVENTS.c.id)
-    )
+    found = select(
+        _EVENTS.c.id, _EVENTS.c.body, func.coalesce(is_contact, false()).label("is_contact")
+    ).where(or_(is_contact, _body_may_contain(database, "events", address)))
+    for is_part in _parts(database, _EVENTS.c.id, after):
+        with database.read() as conn:
+            rows = conn.execute(found.where(is_part).order_by(_EVENTS.c.id)).all()
+        yield [row.id for row in rows if row.is_contact or _contains(database, row.body, address)]
 
 
-def mentions(database: Database, row: Any, address: str) -> bool:
-    """Return whether a row of `events_mentioning` is about the address or contains it."""
-    return bool(row.is_contact) or _contains(database, row.body, address)
+def deliveries_mentioning(database: Database, address: str, after: str = "") -> Iterator[list[str]]:
+    """Yield the IDs of the deliveries to or about an address, or with it in their params or keys, a part at a time.
 
-
-def deliveries_mentioning(address: str, events: Sequence[str]) -> ColumnElement[bool]:
-    """Return the condition for the deliveries of these events, to or about an address, or with it in their params."""
-    key = address_key(address)
-    columns = (_DELIVERIES.c.params, _DELIVERIES.c.idempotency_key, _DELIVERIES.c.concurrency_key)
-    return or_(
-        _DELIVERIES.c.event_id.in_(events),
-        _DELIVERIES.c.recipient == key,
-        _DELIVERIES.c.contact == key,
-        *(func.lower(column).contains(key, autoescape=True) for column in columns),
-    )
-
-
-def rejected_requests_mentioning(database: Database, conn: Connection, address: str) -> list[str]:
-    """Return the IDs of the rejected requests whose body contains an address."""
-    table = schema.rejected_requests
-    rows = conn.execute(
-        select(table.c.id, table.c.body).where(
-            table.c.body.is_not(None), _body_may_contain(database, "rejected_requests", address)
+    `after` is where to start: see `newest_ids`.
+    """
+    key, table = address_key(address), _DELIVERIES.c
+    texts = (table.params, table.idempotency_key, table.concurrency_key)
+    found = select(table.id).where(
+        or_(
+            table.recipient == key,
+            table.contact == key,
+            *(func.lower(column).contains(key, autoescape=True) for column in texts),
         )
     )
-    return [row.id for row in rows if _contains(database, row.body, address)]
+    for is_part in _parts(database, table.id, after):
+        with database.read() as conn:
+            delivery_ids = list(conn.execute(found.where(is_part).order_by(table.id)).scalars())
+        yield delivery_ids
+
+
+def newest_ids(database: Database) -> tuple[str, str]:
+    """Return the IDs of an event and of a delivery after which all that is stored from now on will be."""
+    with database.read() as conn:
+        events, deliveries = (
+            conn.execute(select(func.max(table.c.id))).scalar_one() for table in (_EVENTS, _DELIVERIES)
+        )
+    return _before(events, "evt"), _before(deliveries, "dlv")
+
+
+def _before(newest: str | None, prefix: str) -> str:
+    return "" if newest is None else id_at(prefix, max(time_of_id(newest) - _OVERLAP, time_of_id("")))
+
+
+def _parts(database: Database, column: Column[str], after: str) -> Iterator[ColumnElement[bool]]:
+    """Yield the conditions of ranges of `_READ_AT_A_TIME` IDs, oldest first."""
+    while True:
+        ends = select(column).where(column > after).order_by(column).offset(_READ_AT_A_TIME).limit(1)
+        with database.read() as conn:
+            end = conn.execute(ends).scalar_one_or_none()
+        yield column > after if end is None else (column > after) & (column <= end)
+        if end is None:
+            return
+        after = end
+
+
+def rejected_requests_mentioning(database: Database, address: str) -> list[str]:
+    """Return the IDs of the rejected requests whose body contains an address."""
+    may_contain = _body_may_contain(database, "rejected_requests", address)
+    query = select(_REJECTED.c.id, _REJECTED.c.body).where(_REJECTED.c.body.is_not(None), may_contain)
+    with database.read() as conn:
+        return [row.id for row in conn.execute(query) if _contains(database, row.body, address)]
 
 
 def _body_may_contain(database: Database, table: str, address: str) -> ColumnElement[bool]:

@@ -20,7 +20,6 @@ from bridge.store import schema
 from bridge.store.contact_data import (
     deliveries_mentioning,
     events_mentioning,
-    mentions,
     rejected_requests_mentioning,
 )
 from bridge.store.database import Database
@@ -38,7 +37,9 @@ SECTIONS: Final = (
 _BATCH: Final = 500
 """Rows that are read at a time."""
 _EVENTS, _DELIVERIES, _CACHE = schema.events, schema.deliveries, schema.contact_cache
-_WITHOUT: Final = frozenset(("fallback_dedupe_key", "packed_trace", "body_sha256", "contact_name", "contact_sort_name"))
+_WITHOUT: Final = frozenset(
+    ("fallback_dedupe_key", "packed_trace", "body_sha256", "contact_name", "contact_sort_name")
+)
 """Columns of an event that repeat its body."""
 
 Record = dict[str, Any]
@@ -77,9 +78,9 @@ def _records(
     database: Database, addresses: Sequence[str], hash_address: AddressHasher | None
 ) -> Iterator[tuple[str, Record]]:
     """Yield each record with its section, in the order of `SECTIONS`."""
+    event_ids = _event_ids(database, addresses)
+    delivery_ids = _delivery_ids(database, addresses, event_ids)
     with database.read() as conn:
-        event_ids = _event_ids(database, conn, addresses)
-        delivery_ids = _delivery_ids(conn, addresses, event_ids)
         reader = TraceReader(conn)
         for row in _in_batches(conn, select(_EVENTS), _EVENTS.c.id, event_ids):
             event = event_from_row(row, database.default_country)
@@ -110,20 +111,17 @@ def _records(
             yield "operator_actions", dict(row._mapping) | {"detail": detail}
 
 
-def _event_ids(database: Database, conn: Connection, addresses: Sequence[str]) -> list[str]:
-    found: set[str] = set()
-    for address in addresses:
-        rows = conn.execute(events_mentioning(database, address))
-        found.update(row.id for row in rows if mentions(database, row, address))
-    return sorted(found)
+def _event_ids(database: Database, addresses: Sequence[str]) -> list[str]:
+    parts = (part for address in addresses for part in events_mentioning(database, address))
+    return sorted(set().union(*parts))
 
 
-def _delivery_ids(conn: Connection, addresses: Sequence[str], event_ids: Sequence[str]) -> list[str]:
-    found: set[str] = set()
-    for address in addresses:
-        query = select(_DELIVERIES.c.id).where(deliveries_mentioning(address, event_ids))
-        found.update(conn.execute(query).scalars())
-    return sorted(found)
+def _delivery_ids(database: Database, addresses: Sequence[str], event_ids: Sequence[str]) -> list[str]:
+    parts = (part for address in addresses for part in deliveries_mentioning(database, address))
+    of_events = select(_DELIVERIES.c.id, _DELIVERIES.c.event_id)
+    with database.read() as conn:
+        rows = list(_in_batches(conn, of_events, _DELIVERIES.c.event_id, event_ids))
+    return sorted({row.id for row in rows}.union(*parts))
 
 
 def _opt_outs(
@@ -143,7 +141,7 @@ def _cached_contacts(addresses: Sequence[str]) -> Select[Any]:
 
 def _rejected_requests(database: Database, conn: Connection, address: str) -> Iterator[Record]:
     table = schema.rejected_requests
-    ids = rejected_requests_mentioning(database, conn, address)
+    ids = rejected_requests_mentioning(database, address)
     for row in _in_batches(conn, select(table), table.c.id, ids):
         yield dict(row._mapping) | {"body": bytes(row.body).decode("utf-8", "replace")}
 

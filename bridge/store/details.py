@@ -217,17 +217,24 @@ def record_failure(
     log_state_change(DETAILS_CONNECTION, changed)
 
 
-def delete_details(conn: Connection, event_ids: Collection[str], address: str) -> None:
-    """Delete the details of the conversations of these events, and those that contain the address.
+def delete_details(conn: Connection, event_ids: Collection[str]) -> None:
+    """Delete the details of the conversations of these events."""
+    events = schema.events
+    of_events = select(events.c.conversation_id).where(events.c.id.in_(event_ids))
+    conn.execute(delete(_TABLE).where(_TABLE.c.conversation.in_(of_events)))
+
+
+def delete_details_mentioning(database: Database, address: str) -> None:
+    """Delete the details that contain the address.
 
     Encrypted ones cannot be searched, so all of them are deleted: they are read again where they are needed.
     """
-    events = schema.events
-    of_events = select(events.c.conversation_id).where(events.c.id.in_(event_ids))
     stored = type_coerce(_TABLE.c.value, Text)
     mentions = func.lower(stored).contains(address_key(address), autoescape=True)
     is_sealed = stored.startswith(PREFIX.decode())
-    conn.execute(delete(_TABLE).where(or_(_TABLE.c.conversation.in_(of_events), mentions, is_sealed)))
+    with database.read() as conn:
+        found = conn.execute(select(_TABLE.c.conversation).where(or_(mentions, is_sealed))).scalars().all()
+    _delete_conversations(database, found)
 
 
 def remove_old_details(database: Database, retention: timedelta, limit: int) -> None:
@@ -240,12 +247,20 @@ def remove_old_details(database: Database, retention: timedelta, limit: int) -> 
         )
         old = select(_TABLE.c.conversation).where(is_old).order_by(_TABLE.c.asked_at).limit(limit)
         conversations = conn.execute(old).scalars().all()
+    _delete_conversations(database, conversations, is_old)
 
-    def remove(part: Sequence[str]) -> None:
+
+def _delete_conversations(
+    database: Database, conversations: Sequence[str], condition: ColumnElement[bool] | None = None
+) -> None:
+    """Delete the details of these conversations that meet the condition, in short transactions."""
+
+    def change(part: Sequence[str]) -> None:
+        found = delete(_TABLE).where(_TABLE.c.conversation.in_(part))
         with database.write() as conn:
-            conn.execute(delete(_TABLE).where(_TABLE.c.conversation.in_(part), is_old))
+            conn.execute(found if condition is None else found.where(condition))
 
-    in_batches(conversations, remove)
+    in_batches(conversations, change)
 
 
 def _is_good(

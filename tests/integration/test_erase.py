@@ -1,0 +1,103 @@
+"""Erasure of people with many events, while others work: short transactions, nothing that came meanwhile is left."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from sqlalchemy import event as sqlalchemy_event
+
+from bridge.store import contact_data
+from bridge.store import erase as erasure
+from bridge.store.audit_log import list_audit_entries
+from bridge.store.database import Database
+from bridge.store.erase import erase
+from tests.integration.engine import Engine
+from tests.integration.test_operator_actions import PHONE, SECRET, dump
+
+OTHER = {"metadata": {"contactPhone": "+14155550188"}}
+
+
+@pytest.fixture
+def engine(database: Database) -> Engine:
+    return Engine(database)
+
+
+def rows_per_transaction(database: Database) -> list[int]:
+    """Return a list to which each transaction adds how many rows it has changed, once the next one begins."""
+    rows = [0]
+
+    def begin(_: Any) -> None:
+        rows.append(0)
+
+    def count(_: Any, cursor: Any, statement: str, *__: Any) -> None:
+        if statement.startswith(("UPDATE", "DELETE", "INSERT", "WITH")):
+            rows[-1] += max(cursor.rowcount, 0)
+
+    sqlalchemy_event.listen(database.engine, "begin", begin)
+    sqlalchemy_event.listen(database.engine, "after_cursor_execute", count)
+    return rows
+
+
+def test_person_with_many_events_is_erased_in_small_transactions(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contact_data, "_READ_AT_A_TIME", 7)
+    for number in range(40):
+        engine.deliver("send", engine.event(conversationId=f"conv-{number}"))
+        engine.event(
+            conversationId=f"other-{number}", summary=f"call {PHONE} back" if number % 2 else "", **OTHER
+        )
+    monkeypatch.setattr("bridge.store.batches._SMALLEST", 2)
+    monkeypatch.setattr("bridge.store.batches._SECONDS", 0)
+    rows = rows_per_transaction(engine.database)
+    erased = erase(engine.database, "ada", PHONE, [SECRET])
+    assert (erased.events, erased.deliveries, erased.cancelled) == (60, 40, 40)
+    assert max(rows) < 50
+    assert PHONE not in dump(engine.database)
+    assert [entry["detail"]["events"] for entry in list_audit_entries(engine.database, action="erase")] == [
+        60
+    ]
+
+
+def test_what_is_stored_meanwhile_is_erased_as_well(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.event()
+    deliveries_mentioning, calls = erasure.deliveries_mentioning, Counter[str]()
+
+    def store_more(*args: Any) -> Any:
+        calls["rounds"] += 1
+        if calls["rounds"] < 3:
+            engine.deliver("send", engine.event(conversationId=f"conv-{calls['rounds']}"))
+            engine.event(conversationId=f"other-{calls['rounds']}", summary=f"call {PHONE}", **OTHER)
+        return deliveries_mentioning(*args)
+
+    monkeypatch.setattr(erasure, "deliveries_mentioning", store_more)
+    erased = erase(engine.database, "ada", PHONE, [SECRET])
+    assert (erased.events, erased.deliveries, calls["rounds"]) == (5, 2, 4)
+    assert PHONE not in dump(engine.database)
+
+
+def test_interrupted_erasure_says_how_far_it_came_and_is_completed_by_the_next(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.deliver("send", engine.event())
+    engine.event(summary=f"call {PHONE} back", **OTHER)
+    with monkeypatch.context() as patch:
+        patch.setattr(erasure, "deliveries_mentioning", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            erase(engine.database, "ada", PHONE, [SECRET])
+    assert PHONE not in dump(engine.database)
+    again = erase(engine.database, "ada", PHONE, [SECRET])
+    assert (again.events, again.deliveries) == (0, 0)
+    numbers = [entry["detail"]["events"] for entry in list_audit_entries(engine.database, action="erase")]
+    assert numbers == [0, 2]
+
+
+def test_delivery_that_is_running_is_reported_until_it_has_ended(engine: Engine) -> None:
+    engine.deliver("send", engine.event())
+    waiting = engine.deliver("post", engine.event(), run_at=engine.database.clock.now().replace(year=2099))
+    engine.claim()
+    erased = erase(engine.database, "ada", PHONE, [SECRET])
+    assert (erased.events, erased.deliveries, erased.in_progress) == (2, 1, 1)
+    assert engine.show(waiting)["state"] == "cancelled"
