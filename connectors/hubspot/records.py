@@ -42,21 +42,12 @@ ASSOCIATION_TYPES: Mapping[str, Mapping[str, int]] = {
     "tickets": {"contacts": 16, "companies": 339, "deals": 28},
 }
 """HubSpot's association type IDs from each type of record. The opposite direction has other IDs."""
-_SET_ONCE: Collection[str] = (
-    OWNER_PROPERTY,
-    "subject",
-    "hs_pipeline",
-    "hs_pipeline_stage",
-    "hs_ticket_priority",
-    "source_type",
-    "dealname",
-    "pipeline",
-    "dealstage",
-    "amount",
-    "closedate",
-    "hs_meeting_outcome",
-)
-"""Properties of a new record that an update leaves alone, because users may have changed them since."""
+_SET_ONCE: Mapping[str, Collection[str]] = {
+    "tickets": ("subject", "hs_pipeline", "hs_pipeline_stage", "hs_ticket_priority", "source_type"),
+    "deals": ("dealname", "pipeline", "dealstage", "amount", "closedate"),
+    "meetings": ("hs_meeting_outcome",),
+}
+"""Properties of a new record that an update leaves alone, as it does the owner: users may have changed them since."""
 LINKED_TYPES: Mapping[str, str] = {
     "contacts": "contact",
     "companies": "company",
@@ -115,8 +106,9 @@ def _update(
         return account.batch.update(kind, {"inputs": inputs})
 
     keys = {record_id: key for key, record_id in existing_ids.items()}
+    kept = {OWNER_PROPERTY, *_SET_ONCE.get(kind, ())}
     properties = {
-        key: {name: value for name, value in records[key].properties.items() if name not in _SET_ONCE}
+        key: {name: value for name, value in records[key].properties.items() if name not in kept}
         for key in existing_ids
     }
     try:

@@ -29,7 +29,7 @@ from .errors import DELETED_CODES, error_code, record_result
 from .field_values import refused_values, writable_fields
 from .new_records import NewRecordParams, types_to_create
 from .org import BATCH_SIZE, Org, typed
-from .permissions import WRITE_MEMBERS, WRITE_PEOPLE
+from .permissions import ADD_MEMBERS, EDIT_MEMBERS
 from .sdk import format_soql
 from .session import Record
 from .settings import connector
@@ -79,7 +79,7 @@ class UpdateCampaignMemberParams(ContactLookupParams):
     dedupe_by="campaign",
     idempotent=True,
     batch=BATCH_SIZE,
-    needs=(*WRITE_MEMBERS, *WRITE_PEOPLE),
+    needs=ADD_MEMBERS,
 )
 def add_to_campaign(org: Org, items: Sequence[BatchItem[AddToCampaignParams]]) -> list[BatchResult]:
     """Add the contact or lead to a campaign. A member already keeps its status."""
@@ -97,7 +97,7 @@ def add_to_campaign(org: Org, items: Sequence[BatchItem[AddToCampaignParams]]) -
     dedupe_by=("campaign", "status"),
     idempotent=True,
     batch=BATCH_SIZE,
-    needs=(*WRITE_MEMBERS, "Lead (read)", "Contact (read)"),
+    needs=EDIT_MEMBERS,
 )
 def update_campaign_member(
     org: Org, items: Sequence[BatchItem[UpdateCampaignMemberParams]]
