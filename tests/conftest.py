@@ -40,7 +40,7 @@ sys.modules["bridge_connectors"] = connectors  # the name by which the bridge im
 settings.register_profile(
     "short",
     deadline=None,
-    max_examples=50,
+    max_examples=30,
     suppress_health_check=[HealthCheck.too_slow],  # busy machines
 )
 settings.register_profile("long", settings.get_profile("short"), max_examples=200)

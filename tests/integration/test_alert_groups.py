@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import (
@@ -286,7 +286,6 @@ problems = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
 @given(problems=problems)
 def test_no_failure_is_unmentioned_and_no_group_is_alerted_twice_in_ten_minutes(
     problems: list[tuple[int, str, str, bool]],

@@ -10,7 +10,7 @@ from email.header import decode_header, make_header
 from email.headerregistry import Address
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import PermanentError, TransientError
@@ -97,7 +97,6 @@ texts = st.text(
 
 
 @given(texts.filter(bool), texts)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_encoded_words_are_short_and_keep_the_text(subject: str, name: str) -> None:
     params = send.params(to="ines@okafor.example", subject=subject, text="Hello")
     message = messages.compose(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from bridge_connectors.salesforce import account_errors
 from bridge_connectors.salesforce.errors import record_result
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import AccountError, DeliveryError, PermanentError, QuotaExhausted, TransientError
@@ -234,7 +234,6 @@ def test_hidden_optional_phone_fields_are_left_out_of_searches(
     assert len(org.leads) == 1
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     code=st.sampled_from([*account_errors._CAUSES, *CODES_OF_RECORDS])
     | st.from_regex(r"[A-Z]{3,9}_[A-Z]{3,9}", fullmatch=True),

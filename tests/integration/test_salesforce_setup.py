@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import AccountError, AuthenticationError, ConfigError, TransientError
@@ -99,7 +99,6 @@ def test_address_that_orgs_share_is_refused_with_an_example(address: str) -> Non
 _NAME = st.from_regex(r"[a-z][a-z0-9]{0,8}(-[a-z0-9]{1,5})?", fullmatch=True)
 
 
-@settings(max_examples=80, deadline=None)
 @given(
     name=_NAME,
     sandbox=st.none() | st.from_regex(r"[a-z][a-z0-9]{0,9}", fullmatch=True),

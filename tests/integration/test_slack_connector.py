@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import (
@@ -70,7 +70,6 @@ def test_rule_writes_links_and_mentions_and_a_visitor_does_not(
     )
 
 
-@settings(max_examples=200, deadline=None)
 @given(name=st.text(st.sampled_from("<>!@#|&;:/.~ achnelrhttpsmk"), max_size=30))
 def test_no_name_of_a_visitor_mentions_or_links(name: str) -> None:
     params = render_params(

@@ -316,7 +316,7 @@ _HEADERS = st.dictionaries(
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     body=st.binary(max_size=300), headers=_HEADERS, method=st.sampled_from([b"POST", b"GET", b"\xff", b""])
 )

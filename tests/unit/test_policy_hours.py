@@ -7,7 +7,7 @@ from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from bridge.area_codes import US_STATE_TIME_ZONES
@@ -233,7 +233,6 @@ def first_minute(now: datetime, days: int, condition: Callable[[datetime], bool]
     return next((instant for instant in minutes_from_now if condition(instant)), None)
 
 
-@settings(deadline=None, max_examples=50)
 @given(calendar=calendars, now=instants)
 def test_quiet_hours_end_is_first_minute_that_every_zone_allows(calendar: Calendar, now: datetime) -> None:
     end = quiet_hours_end(calendar, now)
@@ -247,7 +246,6 @@ def test_quiet_hours_end_is_first_minute_that_every_zone_allows(calendar: Calend
     assert (quiet_period(calendar, now) is None) == (end is None)
 
 
-@settings(deadline=None, max_examples=50)
 @given(calendar=calendars, now=instants)
 def test_quiet_hours_start_is_first_minute_that_one_zone_does_not_allow(
     calendar: Calendar, now: datetime
@@ -275,7 +273,6 @@ def test_quiet_hours_start_without_window_is_none() -> None:
     assert quiet_hours_start(calendar(["Etc/UTC"], NO_WINDOW), datetime(2026, 3, 2, tzinfo=UTC)) is None
 
 
-@settings(deadline=None, max_examples=50)
 @given(st.lists(st.builds(QuietHours, weeks), min_size=1, max_size=2))
 def test_always_quiet_means_that_no_minute_of_the_week_is_allowed(hours: list[QuietHours]) -> None:
     monday = datetime(2026, 3, 2, tzinfo=UTC)

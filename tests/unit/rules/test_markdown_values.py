@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -61,7 +61,6 @@ def test_ordinary_values_stay_readable_without_a_parser() -> None:
         assert to_markdown(value) == value
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.text(st.sampled_from("[]()<>*_~`#-+=!>|&;:/.\\{}1 \n\tahtps"), max_size=40))
 @example("x\n===\ny")
 @example("    code")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.rules.route import route
@@ -31,7 +31,6 @@ EXPRESSIONS = st.one_of(
 )
 
 
-@settings(max_examples=150)
 @given(
     where=st.lists(COMPARISONS, min_size=1, max_size=4),
     expressions=st.lists(EXPRESSIONS, min_size=1, max_size=3),

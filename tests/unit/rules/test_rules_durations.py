@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.rules.durations import duration_hint
@@ -15,7 +15,6 @@ from bridge.setting_types import parse_duration
 UNITS = {"second": "seconds", "min": "minutes", "hr": "hours", "day": "days", "week": "weeks"}
 
 
-@settings(max_examples=50)
 @given(
     st.integers(1, 999_999),
     st.sampled_from(sorted(UNITS)),

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.dryrun.rule_tests import run_tests
@@ -93,7 +93,6 @@ TEXTS = st.text(st.sampled_from("#: a,1\nrules.yaml characters"), max_size=40) |
 )
 
 
-@settings(max_examples=100, deadline=None)
 @given(names=FILE_NAMES.filter(bool), data=st.data())
 def test_joined_files_are_split_into_the_same_files(names: list[str], data: st.DataObject) -> None:
     files = [(name, data.draw(TEXTS)) for name in names]

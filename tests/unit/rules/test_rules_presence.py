@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.rules.route import route
@@ -139,7 +139,6 @@ CONDITIONS = st.recursive(
 VALUES = st.sampled_from([..., None, "", "x", "y@example.com"])
 
 
-@settings(max_examples=150)
 @given(text=TEXTS, where=CONDITIONS, condition=TESTS, a=VALUES, b=VALUES, email=VALUES)
 def test_template_without_a_warning_never_misses_a_field(
     text: str, where: str, condition: str, a: Any, b: Any, email: Any

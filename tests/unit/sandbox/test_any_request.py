@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers, QueryParams
 
@@ -271,7 +271,6 @@ def mutated(draw: st.DrawFn, value: Any) -> Any:
     ("provider", "method", "path", "valid_body"),
     [(provider, *request) for provider, requests in VALID_REQUESTS.items() for request in requests],
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_any_body_is_handled(
     provider: str, method: str, path: str, valid_body: Any, data: st.DataObject
@@ -281,7 +280,6 @@ def test_any_body_is_handled(
 
 
 @pytest.mark.parametrize(("provider", "path", "names"), QUERY_REQUESTS)
-@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_any_query_is_handled(provider: str, path: str, names: tuple[str, ...], data: st.DataObject) -> None:
     query = data.draw(
@@ -290,7 +288,6 @@ def test_any_query_is_handled(provider: str, path: str, names: tuple[str, ...], 
     check_handled(provider, "GET", path, query=urlencode(query, errors="replace"))
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(
