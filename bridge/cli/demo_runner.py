@@ -165,7 +165,8 @@ class DemoRun:
                     stderr=log,
                 )
             self._url = f"http://127.0.0.1:{port}"
-            is_over = _wait_until(START_SECONDS, lambda: self._service_has_exited() or _is_ready(self._url))
+            with httpx.Client(base_url=self._url, timeout=1, trust_env=False) as client:
+                is_over = _wait_until(START_SECONDS, lambda: self._service_has_exited() or _is_ready(client))
             if is_over and not self._service_has_exited():
                 return self._url
             if b"cannot listen" not in (self._folder / "log").read_bytes():
@@ -268,9 +269,9 @@ def _free_port() -> int:
         return port
 
 
-def _is_ready(url: str) -> bool:
+def _is_ready(client: httpx.Client) -> bool:
     try:
-        return httpx.get(f"{url}/readyz", timeout=1, trust_env=False).is_success
+        return client.get("/readyz").is_success
     except httpx.HTTPError:
         return False
 
