@@ -62,7 +62,8 @@ Names without BRIDGE_ are those of a connection, without its prefix (such as EMA
 class EnvironmentModel(BaseModel):
     """A pydantic model whose fields are environment variables: PREFIX + name (or alias) of the field in capitals.
 
-    An empty variable counts as unset. A secret can be in a file, whose path is in the variable with `_FILE` at its end.
+    An empty variable counts as unset. Whitespace around a value is removed, because platforms that keep settings often
+    add a line break. A secret can be in a file, whose path is in the variable with `_FILE` at its end.
     A field that is a dictionary has one variable per key: `HTTP_TARGETS_ZAPIER` is the value of `zapier` in `targets`.
     Errors contain the name of the variable and the reason, never its value.
     """
@@ -117,6 +118,7 @@ class EnvironmentModel(BaseModel):
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], prefix: str) -> Self:
         """Read the model. Raise ConfigError that names every missing, invalid and renamed variable."""
+        environ = {name: value.strip() for name, value in environ.items() if name.startswith(prefix)}
         names = {field: cls.variable(prefix, field) for field in cls.model_fields}
         values: dict[str, Any] = {field: environ[name] for field, name in names.items() if environ.get(name)}
         from_files, file_errors = read_secret_files(cls.secret_variables(prefix), environ)

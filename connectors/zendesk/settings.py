@@ -43,10 +43,14 @@ class Settings(ConnectorSettings):
     def _require_credentials(self) -> Self:
         oauth, token = (self.client_id, self.client_secret), (self.email, self.api_token)
         if any(oauth) and any(token):
-            raise ValueError("set either the OAuth client or the email address and API token, not both")
+            raise ValueError(
+                "set either ZENDESK_CLIENT_ID and ZENDESK_CLIENT_SECRET, or ZENDESK_EMAIL and ZENDESK_API_TOKEN, not "
+                "both"
+            )
         if not (all(oauth) or all(token)):
             raise ValueError(
-                "set CLIENT_ID and CLIENT_SECRET (with an existing API token: EMAIL and API_TOKEN)"
+                "set ZENDESK_CLIENT_ID and ZENDESK_CLIENT_SECRET (with an existing API token: ZENDESK_EMAIL and "
+                "ZENDESK_API_TOKEN)"
             )
         return self
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, SecretStr
 
-from bridge.connector import ConnectorSettings
+from bridge.connector import ConnectorSettings, ProviderUrl
 from bridge.errors import ConfigError
 from bridge.settings import EnvironmentModel, Settings
 from bridge.unrecognized_variables import unrecognized_variables
@@ -213,7 +213,7 @@ def test_accepted_secrets_are_never_short(value: str) -> None:
             continue
         secrets = [getattr(item, "token", item).get_secret_value() for item in getattr(settings, field)]
         assert all(len(secret) >= 16 for secret in secrets)
-        assert bool(secrets) == bool(value)
+        assert bool(secrets) == bool(value.strip())
 
 
 def test_several_values_are_kept_in_order() -> None:
@@ -356,3 +356,24 @@ def test_wrong_setting_of_a_connection_is_described_in_plain_words(
     with pytest.raises(ConfigError) as error:
         _Desk.from_environment({"DESK_ACCOUNT_SID": "AC0123", variable: value}, "DESK_")
     assert str(error.value) == f"{variable}: {expected}"
+
+
+class _Hook(ConnectorSettings):
+    url: ProviderUrl
+    token: SecretStr
+
+
+def test_whitespace_around_values_is_removed() -> None:
+    environ = {"HOOK_URL": "https://hooks.example.com/\r\n", "HOOK_TOKEN": " abc\n", "HOOK_PER_SECOND": " \n"}
+    hook = _Hook.from_environment(environ, "HOOK_")
+    assert (hook.url, hook.token.get_secret_value(), hook.per_second) == (
+        "https://hooks.example.com", "abc", None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("url", ["https://hooks.exam\nple.com", "https://hooks.example.com/a b"])
+def test_url_with_whitespace_inside_is_refused(url: str) -> None:
+    with pytest.raises(
+        ConfigError, match="HOOK_URL: contains a space or a line break: copy the address again"
+    ):
+        _Hook.from_environment({"HOOK_URL": url, "HOOK_TOKEN": "abc"}, "HOOK_")
