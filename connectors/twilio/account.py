@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twilio.base.exceptions import TwilioException, TwilioRestException, TwilioServiceException
 from twilio.http.http_client import TwilioHttpClient
 from twilio.http.response import Response
-from twilio.rest import Client
-from twilio.rest.api.v2010.account import AccountInstance
 
 from bridge.connector import (
     DeadlineAdapter,
@@ -23,6 +21,10 @@ from bridge.errors import DeliveryError, OutcomeUnknown, QuotaExhausted, RateLim
 from .errors import DAILY_LIMIT_CODE, ERRORS, RATE_LIMIT_CODE, error_from_code
 from .settings import Settings, connector
 from .templates import TemplateReader
+
+if TYPE_CHECKING:
+    from twilio.rest import Client
+    from twilio.rest.api.v2010.account import AccountInstance
 
 
 class DeadlineHttpClient(TwilioHttpClient):  # type: ignore[misc]  # the SDK has no types
@@ -85,6 +87,8 @@ class Account:
         self.templates = TemplateReader(self.api, classify_error)
 
     def _client(self, user: str, password: str) -> Client:
+        from twilio.rest import Client  # 7 MB, for processes that send
+
         settings = self.settings
         return Client(
             user,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from twilio.base.exceptions import TwilioException, TwilioRestException
-from twilio.rest import Client
 
 from bridge.connector import ActionUse, RuleProblem
 from bridge.errors import AccountError, AuthenticationError, ConfigError
@@ -15,6 +15,9 @@ from .account import Account, classify_error
 from .senders import Sender, replies_note
 from .settings import connector
 from .whatsapp_check import find_whatsapp_sender, template_problems
+
+if TYPE_CHECKING:
+    from twilio.rest import Client
 
 
 @connector.check

@@ -13,13 +13,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from requests import RequestException
 from twilio.base.exceptions import TwilioException, TwilioRestException
-from twilio.rest import Client
 
 from bridge.errors import DeliveryError, OutcomeUnknown, PermanentError, TransientError
+
+if TYPE_CHECKING:
+    from twilio.rest import Client
 
 T = TypeVar("T")
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-from twilio.rest import Client
+from typing import TYPE_CHECKING
 
 from bridge.connector import ActionUse, RuleProblem
 from bridge.errors import PermanentError
@@ -12,6 +11,9 @@ from bridge.errors import PermanentError
 from .account import Account
 from .senders import Sender, replies_note
 from .whatsapp import approval_problem
+
+if TYPE_CHECKING:
+    from twilio.rest import Client
 
 TEST_SENDER = "+14155238886"
 """The sender of Twilio's Sandbox for WhatsApp, which every account may use and which no list contains."""
