@@ -35,7 +35,7 @@ Reason = Literal[
     "render_error",
     "internal_error",
 ]
-"""Why an attempt failed; also the label of the metric."""
+"""Why an attempt failed; also the label of the metric. A connector sets that of TransientError and OutcomeUnknown."""
 
 
 MAX_RETRY_AFTER = timedelta(days=30)
@@ -80,16 +80,21 @@ class StoreUnavailable(BridgeError):
 
 
 class LookupInconclusive(BridgeError):
-    """A lookup could not establish whether an attempt took effect. The operator has to decide."""
+    """A lookup could not establish whether an attempt took effect. The operator has to decide.
+
+    Raise it in a lookup only. If the lookup itself fails, let it raise that DeliveryError: it is repeated for a while.
+    """
 
 
 class DeliveryError(BridgeError):
-    """An attempt did not succeed. `reason` says why; the class decides what happens next.
+    """An attempt did not succeed. The class decides what happens next; raise one of its subclasses.
 
+    `detail` is one line for the operator: what went wrong, without the provider's own words, addresses or secrets.
     `retry_after` is the wait that the provider asked for. It is honored exactly.
     """
 
     reason: Reason
+    """Why the attempt failed, for logs, metrics and the dashboard."""
 
     def __init__(self, detail: str, *, reason: Reason, retry_after: timedelta | None = None) -> None:
         super().__init__(detail)
@@ -99,7 +104,10 @@ class DeliveryError(BridgeError):
 
 
 class TransientError(DeliveryError):
-    """Provably nothing happened, and a later attempt can succeed."""
+    """Provably nothing happened, and a later attempt can succeed: the record is locked, a read failed.
+
+    The delivery is attempted again on its schedule, or after `retry_after`.
+    """
 
     def __init__(
         self, detail: str, *, reason: Reason = "server_error", retry_after: timedelta | None = None
@@ -122,7 +130,10 @@ class RateLimited(TransientError):
 
 
 class QuotaExhausted(TransientError):
-    """The account's quota is used up. The whole connection waits `until` then (an hour if unknown)."""
+    """The account's quota is used up. The whole connection waits, and the operator is alerted.
+
+    `until` is the time at which the quota is reset, with its time zone. None: unknown, so it waits an hour.
+    """
 
     def __init__(self, detail: str, *, until: datetime | None = None) -> None:
         super().__init__(detail, reason="quota")
@@ -147,7 +158,7 @@ class AccountError(DeliveryError):
 
 
 class AuthenticationError(AccountError):
-    """The provider did not accept the credentials of the connection."""
+    """The provider did not accept the credentials of the connection, which is paused as by any AccountError."""
 
     def __init__(self, detail: str, *, fix: str = "") -> None:
         super().__init__(detail, fix=fix)
@@ -155,7 +166,13 @@ class AuthenticationError(AccountError):
 
 
 class PermanentError(DeliveryError):
-    """The provider rejected the request, and would reject it again: a wrong number, an unknown property."""
+    """The provider rejected the request, and would reject it again: a wrong number, an unknown property.
+
+    Nothing happened, and the delivery is a dead letter. `code` is the provider's error code or the HTTP status, for a
+    connector that catches the error. With `opted_out`, the recipient wants no messages on this channel: the bridge
+    stores the opt-out. With `undeliverable`, the address cannot get messages on this channel (a dead mailbox, a
+    landline): the bridge sends it none for 90 days.
+    """
 
     def __init__(
         self, detail: str, *, code: str = "", opted_out: bool = False, undeliverable: bool = False
@@ -163,14 +180,14 @@ class PermanentError(DeliveryError):
         super().__init__(detail, reason="rejected")
         self.code = code
         self.opted_out = opted_out
-        """The recipient does not want messages on this channel. The bridge stores this as an opt-out."""
         self.undeliverable = undeliverable
-        """The address cannot get messages on this channel: a dead mailbox, a landline. The bridge suppresses further
-        messages to it for 90 days."""
 
 
 class OutcomeUnknown(DeliveryError):
-    """The request was sent, and no response proves whether it took effect: a timeout, a reset, a 5xx."""
+    """The request was sent, and no response proves whether it took effect: a timeout, a reset, a 5xx.
+
+    The bridge asks the action's lookup, which decides whether it is attempted again.
+    """
 
     def __init__(
         self, detail: str, *, reason: Reason = "timeout", retry_after: timedelta | None = None

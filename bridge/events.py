@@ -184,9 +184,11 @@ class Event:
     """One webhook as received. `body` is the parsed JSON, never changed."""
 
     body: Mapping[str, Any]
+    """The parsed JSON as it was sent: any field may be missing or of another type."""
     dedupe_key: str
     """Equal for all requests with the same event: the signed `webhookId`, else the SHA-256 of the body."""
     received_at: datetime
+    """When the bridge received it."""
     id: str = field(default="")
     """The bridge's ID (`evt_...`). The ID of a duplicate is never stored."""
     default_country: str | None = None

@@ -136,6 +136,7 @@ def _check_proxy(value: SecretStr) -> SecretStr:
 
 ExistingFolder = Annotated[Path, AfterValidator(_check_folder)]
 Duration = Annotated[timedelta, BeforeValidator(_check_duration)]
+"""A time span: `90s`, `16h`, `2d`, `1w`, or several of these such as `1h30m`."""
 DatabaseUrl = Annotated[str, AfterValidator(_check_database_url)]
 PublicUrl = Annotated[str, AfterValidator(_check_public_url)]
 CertificateFile = Annotated[Path, BeforeValidator(_check_certificates)]

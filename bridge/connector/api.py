@@ -36,12 +36,15 @@ class IdempotencyInput:
     """The parts of a delivery from which its idempotency key is computed."""
 
     connection: str
+    """Name of the connection."""
     action: str
     """`connector.action`."""
     event: str
     """The event's dedupe key."""
     conversation: str
+    """ID of the conversation."""
     recipient: str | None
+    """The address that a message goes to; None for an action without a channel."""
     key: str
     """The rule author's `idempotency_key:`, empty if not set."""
     dedupe_value: str = ""
@@ -53,6 +56,7 @@ class IdempotencyScope:
     """Scope of an action's idempotency key: deliveries with the same key take effect once."""
 
     key: Callable[[IdempotencyInput], str]
+    """Returns the idempotency key of a delivery."""
     updates: bool = False
     """A later event with the same key updates the existing record instead of being suppressed as a duplicate."""
 
@@ -85,8 +89,11 @@ class SerializeBy(StrEnum):
     """
 
     CONTACT = "contact"
+    """One delivery per contact at a time. The default, because two could both create the contact."""
     CONVERSATION = "conversation"
+    """One delivery per conversation at a time."""
     NONE = "none"
+    """Any number at a time."""
 
 
 class ConnectorGroup(StrEnum):
@@ -120,6 +127,7 @@ class Success:
     detail: str = ""
     """A short note for the dashboard: `2 segments`, `updated`, `2 contacts matched, newest used`."""
     message_status: MessageStatus | None = None
+    """What the provider says of a message so far; a callback may change it."""
 
     def __post_init__(self) -> None:
         """Raise TypeError for what could not be stored after the action took effect."""
@@ -138,7 +146,9 @@ class BatchItem(Generic[P]):
     """One delivery in a batch."""
 
     params: P
+    """Its params."""
     context: Context
+    """Its context."""
 
 
 @dataclass(eq=False)
@@ -146,14 +156,21 @@ class Action:
     """One thing a connector does: `connector.action` in rules.yaml."""
 
     connector: str
+    """Name of the connector."""
     name: str
+    """Name of the function: `send_sms` of `twilio.send_sms`."""
     run: Callable[..., Any]
+    """The decorated function."""
     params: type[Params]
+    """The class of its params."""
     description: str
+    """First line of the function's docstring."""
     idempotency: IdempotencyScope
+    """How often it takes effect: `per_event`, `per_message`, `per_conversation`, or a scope of the connector's own."""
     serialize_by: SerializeBy | str
     """The concurrency key; any other string is the param whose value is part of it."""
     channel: Channel | None
+    """The channel on which it reaches a recipient; None for an action that reaches nobody."""
     recipient: str | None
     """The param that contains the address, for actions with a channel."""
     text: str | None
@@ -170,7 +187,9 @@ class Action:
     needs: Sequence[str]
     """Permissions at the provider without which the action fails, under the provider's names for them."""
     run_lookup: Callable[..., Success | None] | None = None
+    """The function that `@action.lookup` decorates."""
     run_check_params: Callable[..., str | None] | None = None
+    """The function that `@action.check_params` decorates."""
 
     @lazy
     def full_name(self) -> str:
@@ -203,10 +222,15 @@ class Connector:
     """The code for one provider: settings, client, actions, callbacks and error classification."""
 
     name: str
+    """Lowercase letters, digits and `_`; actions are `name.action`, settings `NAME_...`."""
     settings: type[ConnectorSettings]
+    """The class of its settings."""
     limits: Limits = field(default_factory=Limits)
+    """Pace, concurrency and timeout of a connection, unless its settings say otherwise."""
     description: str = ""
+    """One sentence that says what the connector does."""
     group: ConnectorGroup = ConnectorGroup.OTHER
+    """Where `bridge connectors` lists it."""
     build_client: Callable[..., Any] | None = None
     """The function that `@connector.client` decorates. If it is None, actions get the settings instead of a client."""
     first_refresh_token: str | None = None

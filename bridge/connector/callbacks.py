@@ -12,6 +12,7 @@ Channel = Literal["sms", "whatsapp", "call", "email"]
 """Channel to a recipient. An action with a channel obeys the messaging policy (quiet hours, opt-outs, caps)."""
 
 MessageStatus = Literal["queued", "sent", "delivered", "undelivered", "failed"]
+"""What became of a message: on its way (`queued`, `sent`), arrived (`delivered`), or not (the others)."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,11 @@ class CallbackRequest:
     headers: Mapping[str, str]
     """Header names are lowercase."""
     form: Sequence[tuple[str, str]]
+    """Fields of a form, in their order; empty for another body."""
     query: Mapping[str, str]
+    """The query of the URL."""
     body: bytes
+    """The body as it was received, over which signatures are computed."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,13 @@ class StatusUpdate:
     """The new status of a message that the provider had accepted."""
 
     state: MessageStatus
+    """The new status."""
     id: str | None = None
     """External ID: the provider's ID of the message."""
     delivery: str | None = None
     """The bridge's delivery ID, if the callback includes it."""
     detail: str = ""
+    """What the provider says about it, without addresses."""
     undeliverable: bool = False
     """The address cannot get messages on this channel: a dead mailbox, a landline."""
 
@@ -46,7 +52,9 @@ class OptOut:
     """A recipient asked not to be contacted on this channel."""
 
     channel: Channel
+    """The channel on which the person wants no messages."""
     address: str
+    """Phone number or email address."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,9 @@ class OptIn:
     """A recipient revoked an opt-out."""
 
     channel: Channel
+    """The channel on which the person wants messages again."""
     address: str
+    """Phone number or email address."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +77,13 @@ class InboundMessage:
     id: str
     """The provider's ID of the message: a message that is reported again changes nothing."""
     channel: Literal["sms", "whatsapp"]
+    """The channel on which it arrived."""
     sender: str
     """Phone number of the person; a short code or a name if a service sent the message."""
     to: str
     """The account's number."""
     text: str
+    """What the person wrote."""
     media: Sequence[str] = ()
     """URLs of pictures and other files."""
     sender_name: str | None = None
@@ -89,6 +101,7 @@ class OptOutFlag:
     field: str
     """Name of the field, for the explanation of the suppressed message: `DoNotCall`."""
     channels: Collection[Channel]
+    """The channels that it covers."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +109,11 @@ class CallbackReply:
     """The response to the provider, and the updates that the request contained."""
 
     learned: Sequence[StatusUpdate | OptOut | OptIn | InboundMessage] = ()
+    """What the request says; the bridge stores it before it responds."""
     body: str = ""
+    """Body of the response."""
     media_type: str = "text/plain"
+    """Media type of the body."""
     problem: str = ""
     """Content of the request that could not be read, for the log. It contains no personal data, or masks it."""
     account_error: AccountError | None = None
@@ -110,6 +126,8 @@ class Callback:
     """A URL under `/webhooks/<connection>/<name>` that the provider calls."""
 
     name: str
+    """Last part of the URL."""
     run: Callable[[Any, CallbackRequest], CallbackReply]
+    """The decorated function."""
     signature_header: str | None = None
     """Header with the provider's signature. A request without it is rejected before its body is read."""

@@ -9,6 +9,7 @@ from typing import Literal
 from bridge.contacts.parse import Contact
 
 ContactField = Literal["name", "email", "phone", "company"]
+"""A field of a contact that every CRM has."""
 CONTACT_FIELDS: tuple[ContactField, ...] = ("name", "email", "phone", "company")
 
 
@@ -27,10 +28,15 @@ class ContactDetails:
     """Values to write to empty fields of a record. None leaves a field as it is."""
 
     first_name: str | None = None
+    """First name, or the whole name if the event does not give its parts."""
     last_name: str | None = None
+    """Last name."""
     email: str | None = None
+    """Email address."""
     phone: str | None = None
+    """Phone number (E.164)."""
     company: str | None = None
+    """Name of the company."""
 
     @property
     def fields(self) -> frozenset[ContactField]:

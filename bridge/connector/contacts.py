@@ -54,7 +54,9 @@ class Property(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     value: EventValue | None = None
+    """The value; a missing one leaves the field unchanged."""
     mode: Literal["overwrite", "fill"] = "overwrite"
+    """`overwrite`, or `fill` to write only to an empty field."""
 
 
 def _properties(value: object) -> object:
@@ -106,7 +108,9 @@ class ContactMatch:
     """A CRM record that a search returned."""
 
     id: str
+    """External ID of the record."""
     emails: Sequence[str] = ()
+    """Its email addresses."""
     phones: Sequence[str] = ()
     """As typed by CRM users, in any format."""
     activity: tuple[str, ...] = ()
@@ -116,7 +120,9 @@ class ContactMatch:
     first_name: str | None = None
     """Empty if the record has none, like the next two. None: the connector did not read it, or no such field exists."""
     last_name: str | None = None
+    """Last name."""
     company: str | None = None
+    """Company, as a name or an ID."""
 
     @property
     def name(self) -> str:
@@ -146,10 +152,15 @@ class ContactQuery:
     """The contact that one delivery needs."""
 
     email: str | None
+    """Email address to search for."""
     phone: str | None
+    """Phone number (E.164) to search for."""
     context: Context
+    """Context of the delivery."""
     on_multiple: str = "newest"
+    """The rule's choice if several records match: `newest` or `review`."""
     create: bool = True
+    """Whether the contact is created if there is none."""
     scope: str = ""
     """Prefix of the cache keys, for searches over some kinds of records only (`lead:` for leads)."""
     new_fields: dict[str, FieldValue] = field(default_factory=dict)
@@ -233,6 +244,7 @@ class ContactRef:
     """The CRM record of a contact."""
 
     id: str
+    """External ID of the record."""
     detail: str = ""
     """A note about how it was found, for the dashboard; empty if it was an ordinary match."""
     cached: bool = False
@@ -249,6 +261,7 @@ class NewContact:
     """The result of creating a contact."""
 
     id: str
+    """External ID of the record."""
     refused: Mapping[ContactField, str] = field(default_factory=dict)
     """Fields that the CRM refused, with its error code: the record was created without them."""
     existing: bool = False
@@ -264,6 +277,7 @@ class ContactRefused:
     """The CRM refused every address of a contact, so a record could never be found again and was not created."""
 
     refused: Mapping[ContactField, str]
+    """The fields with the CRM's error codes."""
 
 
 @dataclass(frozen=True)

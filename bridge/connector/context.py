@@ -88,7 +88,9 @@ class Context:
     delivery: str
     """The delivery ID (`dlv_...`)."""
     connection: str
+    """Name of the connection: `twilio`, `twilio_eu`."""
     event: Event
+    """The event; `event.fields` has every documented field in its type, `event.body` the webhook as it was sent."""
     idempotency_key: str
     """The same for every attempt, replay and worker. Give the provider `idempotency_token` instead."""
     now: datetime
@@ -96,6 +98,7 @@ class Context:
     first_attempt_at: datetime
     """The start of the first attempt; the provider has nothing of this delivery that is older."""
     attempt: int = 1
+    """The number of this attempt, from 1."""
     expires_at: datetime | None = None
     """When the delivery expires. A provider that queues messages must not send this one later."""
     quiet_hours_start: datetime | None = None
@@ -104,9 +107,11 @@ class Context:
     existing_id: str | None = None
     """External ID of the record that an earlier delivery with this idempotency key created; update that record."""
     contact_cache: ContactCache = field(default_factory=NullContactCache)
+    """The connection's cache of contacts, which contact resolution uses."""
     report_duplicate: Callable[[str, str], None] = lambda _first, _second: None
     """List two records, by external ID, as a possible duplicate: an event's email and phone belong to one each."""
     public_url: str | None = None
+    """BRIDGE_PUBLIC_URL, None if it is not set; see `callback_url`."""
     unsubscribe_url: str | None = None
     """Signed link that opts the recipient out. Only for channel actions that are not `internal`, and only with
     BRIDGE_PUBLIC_URL."""

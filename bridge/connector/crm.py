@@ -33,6 +33,7 @@ CONTACT_OWNER = "contact"
 ON_MISSING: Any = param(
     "skip", "If the CRM has no such record: `skip` the action, or fail with an `error`.", example="error"
 )
+"""The default of a param `on_missing: OnMissing`."""
 
 
 def owner_param(id_pattern: str, id_example: str) -> Any:

@@ -37,8 +37,11 @@ class FileContent:
     """A file with its content, for `JsonApi.write(..., content=file)` or `files={"file": file}`."""
 
     name: str
+    """Name of the file, without folders."""
     content: bytes = field(repr=False)
+    """The bytes of the file."""
     content_type: str = "application/octet-stream"
+    """Its media type."""
 
 
 def download_file(

@@ -41,8 +41,11 @@ class MeetingTimes:
     """When a meeting takes place, in UTC, and what was not as the rule says."""
 
     start: datetime
+    """Start."""
     end: datetime
+    """End."""
     notes: Sequence[str] = ()
+    """Notes for the result's `detail`."""
 
 
 class MeetingParams(NewContactParams):

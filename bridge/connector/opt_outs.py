@@ -17,6 +17,7 @@ from bridge.connector.params import param
 from bridge.errors import PermanentError
 
 EMAIL_CHANNELS: Final[tuple[Channel, ...]] = ("email",)
+"""The channels that a flag "no emails" covers."""
 PHONE_CHANNELS: Final[tuple[Channel, ...]] = tuple(name for name in get_args(Channel) if name != "email")
 """The channels that reach a phone number: a CRM has one flag for all of them."""
 

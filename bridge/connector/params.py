@@ -15,8 +15,8 @@ from bridge.contacts.phone import is_withheld, normalize_phone, phone_problem
 from bridge.settings import EnvironmentModel
 
 MarkupLanguage = Literal["html", "slack", "markdown", "plain"]
-"""The language of a param whose text may contain markup; `slack` is Slack's mrkdwn. `plain` is text without markup for a
-service that is unknown here, and may find mentions and links in it."""
+"""The language of a param whose text may contain markup; `slack` is Slack's mrkdwn. `plain` is text without markup for
+a service that is unknown here, and may find mentions and links in it."""
 DEFAULT_COUNTRY = "default_country"
 """Key of the validation context of Params: the country whose national phone numbers are understood."""
 

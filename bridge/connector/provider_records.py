@@ -22,6 +22,7 @@ class RecordLink(NamedTuple):
     label: str
     """Such as `Open in HubSpot`."""
     url: str
+    """The page of the record."""
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,7 @@ class ResponseReader(io.BufferedReader):
     """
 
     raw: _LimitedSocketReader
+    """The bytes of the socket, with the limits of one response."""
 
     def __init__(
         self, sock: socket.socket, idle_seconds: float = READ_SECONDS, max_bytes: int = MAX_RESPONSE_BYTES

@@ -26,8 +26,11 @@ class Place(NamedTuple):
     """A place in a rules file, counted from 1."""
 
     line: int
+    """Line, from 1."""
     column: int
+    """Column, from 1."""
     path: str = ""
+    """The rules file."""
 
 
 Location = tuple[str | int, ...]
@@ -39,6 +42,7 @@ class ActionUse:
     """One step of the loaded rules that uses an action on the connection."""
 
     action: Action
+    """The action."""
     params: Mapping[str, Any]
     """What the rule writes under `with:`, not validated; FROM_EVENT where a template stands. Defaults are left out."""
     rule: str | None = None
@@ -68,7 +72,9 @@ class RuleProblem:
     """Something in the rules that the account will refuse, and what to do about it."""
 
     text: str
+    """What is wrong, as a clause without a period."""
     hint: str = ""
+    """What to do: `did_you_mean(...)`; empty if there is nothing to add."""
     use: ActionUse | None = None
     """The step that has the problem. None: the problem is the account's, such as a permission that it lacks."""
     location: Location = ()

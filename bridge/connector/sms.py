@@ -21,6 +21,7 @@ class Segments:
     """The size of a text message; each segment is billed."""
 
     count: int
+    """Number of segments that are billed."""
     encoding: Literal["GSM-7", "UCS-2"]
     """A single character outside GSM-7 makes the whole message UCS-2: 70 instead of 160 characters per segment."""
     special: str = ""

@@ -43,6 +43,7 @@ class Token:
     """What a connection authenticates with for some time."""
 
     access: SecretStr
+    """The token that requests carry."""
     expires_at: datetime | None = None
     """None: not known. The token is used until the provider refuses it."""
     refresh: SecretStr | None = None

@@ -22,11 +22,15 @@ class Received:
     """A request that the server received."""
 
     method: str
+    """`GET`, `POST`."""
     path: str
+    """The path, still percent-encoded."""
     query: Mapping[str, str]
+    """The query, decoded; of a repeated name the last value."""
     headers: Mapping[str, str]
     """Header names are lowercase."""
     body: bytes
+    """The body as it was sent."""
 
     @property
     def json(self) -> Any:
@@ -44,8 +48,11 @@ class Reply:
     """A response: status, headers and body (a string unchanged, anything else as JSON), or no response at all."""
 
     status: int = 200
+    """HTTP status."""
     body: Any = None
+    """A string is sent unchanged as HTML, anything else as JSON; None: no body."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers besides Content-Type and Content-Length, which they replace."""
     drop: Literal["before", "after"] | None = None
     """Close the connection without a response, before or after the request takes effect."""
     hang: bool = False

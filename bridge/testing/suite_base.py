@@ -30,6 +30,7 @@ class FakeProvider(Protocol):
     """A provider that stores its records. Its lists should have pages of two, so that lookups meet a second page."""
 
     environ: Mapping[str, str]
+    """The settings of a connection to it."""
 
     def drop_next_response(
         self, when: Literal["before", "after"], *, nth: int = 1, status: int | None = None
@@ -66,6 +67,7 @@ class SuiteBase:
     """Hooks for subclasses, and helpers."""
 
     connector: ClassVar[Connector]
+    """The connector under test."""
     http: ClassVar[bool] = True
     """Set to False for a connector that does not use HTTP: the tests of HTTP statuses are then skipped."""
     one_account: ClassVar[bool] = True
