@@ -14,6 +14,7 @@ MAX_COMMENT_BYTES = 64_000
 """Zendesk stores a comment in 64 KB."""
 _MAX_DETAILS_LENGTH = 4_000
 ELLIPSIS = "…"
+_PLACEHOLDER = re.compile(r"\{(?=[{%])")
 _PLAYABLE = re.compile(r"https?://\S+")
 _TRANSCRIPT_HEADING = "Transcript:"
 
@@ -50,12 +51,14 @@ def build_comment(
 
     A voice comment needs a recording and both numbers: without a recording, Zendesk shows an empty player.
     """
-    transcript = (params.transcript or "").strip()
+    transcript = without_placeholders((params.transcript or "").strip())
     voice = _voice_comment(params, context)
-    labeled = text_with_details(
-        "", {**details, "Recording": None if voice else params.recording_url}, _MAX_DETAILS_LENGTH
+    labeled = without_placeholders(
+        text_with_details(
+            "", {**details, "Recording": None if voice else params.recording_url}, _MAX_DETAILS_LENGTH
+        )
     )
-    stripped = (text or "").strip()
+    stripped = without_placeholders((text or "").strip())
     shown = fit(stripped, MAX_COMMENT_BYTES - len(labeled.encode()))
     body = "\n\n".join(part for part in (shown, labeled) if part)
     if voice is not None:
@@ -67,6 +70,14 @@ def build_comment(
         body = f"{heading}{spoken}" if spoken else body
     cut = {"text": shown != stripped, "transcript": spoken != transcript}
     return Comment(body, voice, tuple(f"the {name} was shortened" for name, is_cut in cut.items() if is_cut))
+
+
+def without_placeholders(text: str) -> str:
+    """Return a text in which `{{ticket.comments}}` stays a text.
+
+    Zendesk replaces placeholders in what an agent writes, so those of a visitor would show the ticket's internal data.
+    """
+    return _PLACEHOLDER.sub("{ ", text)
 
 
 def fit(text: str, max_bytes: int) -> str:

@@ -20,7 +20,7 @@ from bridge.connector import (
 from bridge.errors import DeliveryError, PermanentError, TransientError
 
 from .account import Account
-from .comments import Comment, CommentParams, build_comment
+from .comments import Comment, CommentParams, build_comment, without_placeholders
 from .errors import MISSING, REQUESTER
 from .fields import TicketFieldsParams, normalize_tags, ticket_values
 from .requesters import Requesters
@@ -101,7 +101,7 @@ def _create(
     contact: ContactRef | None,
     reference: str,
 ) -> Success:
-    whole_subject = params.display_subject(query)
+    whole_subject = without_placeholders(params.display_subject(query))
     subject = shorten(whole_subject, _MAX_SUBJECT_LENGTH)
     values: dict[str, Any] = ticket_values(account, params) | {"subject": subject}
     if contact is not None:

@@ -104,10 +104,11 @@ def _require_ticket(params: UpdateTicketParams) -> str:
 def _solves(account: Account, values: dict[str, Any]) -> bool:
     """Return whether the values solve a ticket, perhaps with one of the account's own statuses."""
     own = values.get("custom_status_id")
-    return values.get("status") == "solved" or any(
+    if own is None:
+        return values.get("status") == "solved"
+    return any(
         status["id"] == own and status.get("status_category") == "solved"
         for _, status in account.named("custom_statuses")
-        if own is not None
     )
 
 

@@ -62,6 +62,18 @@ def test_public_comment_is_seen_by_the_requester(zendesk: CrmConnection, account
     assert account.comments(1)[1]["public"] is True
 
 
+def test_placeholder_that_a_visitor_writes_stays_a_text(zendesk: CrmConnection, account: Zendesk) -> None:
+    """Zendesk would replace it, in a public comment by the internal notes of the ticket."""
+    changes = {"summary": "Asks for {{ticket.comments}}.", "metadata.contactName": "{% if %}"}
+    params = {"comment": "{{ event.summary }}", "public": True, "transcript": "Visitor: {{ event.summary }}"}
+    zendesk.deliver("update_ticket", chat(zendesk, **changes), params)
+    zendesk.deliver("create_ticket", chat(zendesk, **changes))
+    written = [comment["body"] for ticket in account.tickets for comment in account.comments(ticket)]
+    assert "Asks for { {ticket.comments}}." in written[1]
+    assert account.tickets[2]["subject"] == "Asks for { {ticket.comments}}."
+    assert not any("{{" in text or "{%" in text for text in written)
+
+
 def test_recording_is_added_to_an_existing_ticket(zendesk: CrmConnection, account: Zendesk) -> None:
     params = {"recording_url": "https://recordings.example.com/1.mp3", "transcript": "Agent: Hello."}
     result = zendesk.deliver("update_ticket", call(zendesk), params)
@@ -123,6 +135,14 @@ def test_comment_on_a_closed_ticket_becomes_its_follow_up(zendesk: CrmConnection
     follow_up = account.tickets[2]
     assert (follow_up["subject"], follow_up["requester_id"], follow_up["tags"]) == ("Brakes", 9002, ["heppu"])
     assert account.comments(2)[0]["body"] == "It rattles again."
+
+
+def test_comment_on_a_closed_ticket_needs_no_statuses_of_the_account(
+    zendesk: CrmConnection, account: Zendesk, sandbox: RunningSandbox
+) -> None:
+    account.close(1)
+    sandbox.fault("zendesk", path="/api/v2/custom_statuses", status=403, body={"error": "Forbidden"})
+    assert zendesk.deliver("update_ticket", chat(zendesk), {"comment": "It rattles again."}).id == "2"
 
 
 @pytest.mark.parametrize("params", [SOLVED, {"priority": "low"}, {"comment": "x", "on_closed": "skip"}])
