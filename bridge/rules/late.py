@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
+from bridge.connector.action_name import ActionName
 from bridge.connector.api import Action
 from bridge.connector.params import allows_none, markup_of
 from bridge.events import Event
@@ -129,7 +130,9 @@ def _prepare(
     context[RESULTS] = _as_record(results)
     is_message = action.channel is not None and not internal
     fields = params_of(action)
-    with_results = using(RESULTS, late)  # an ID that is missing is an error: the rule may write `| default('')`
+    with_results = using(
+        RESULTS, late
+    )  # an ID that is missing is an error: the rule may write `| default('')`
     compiled: dict[str, Any] = {}
     for name, source in late.items():
         info = fields[name]
@@ -145,7 +148,7 @@ def _as_record(results: Results) -> dict[str, Any]:
     """Return results as templates see them: `results.zendesk.create_ticket.id`."""
     record: dict[str, Any] = {}
     for name, external_id in results.items():
-        connector, _, action = name.partition(".")
+        connector, action = ActionName.parse(name)
         record.setdefault(connector, {})[action] = {} if external_id is None else {"id": external_id}
     return record
 

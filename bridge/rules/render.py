@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from pydantic import Field, ValidationError, create_model
+from pydantic import Field, ValidationError, create_model, model_validator
 
 from bridge.connector.api import Action
 from bridge.connector.params import DEFAULT_COUNTRY, Params, truncation_of
@@ -76,10 +76,21 @@ def render_params(
 
 @lru_cache(maxsize=256)
 def _without(model: type[Params], names: frozenset[str]) -> type[Params]:
-    """Return the model with params that accept anything, because they are rendered and validated later."""
+    """Return the model with params that accept anything, because they are rendered and validated later.
+
+    What the model requires of several params together is checked later as well: one of them may be late.
+    """
     fields = {info.alias or name: (name, info.alias) for name, info in model.model_fields.items()}
     late: dict[str, Any] = {fields[name][0]: (Any, Field(None, alias=fields[name][1])) for name in names}
-    return create_model(model.__name__, __base__=model, **late)
+    unchecked: dict[str, Any] = {
+        name: model_validator(mode="after")(_unchanged)
+        for name in model.__pydantic_decorators__.model_validators
+    }
+    return create_model(model.__name__, __base__=model, __validators__=unchecked, **late)
+
+
+def _unchanged(params: Params) -> Params:
+    return params
 
 
 def _canonical(values: Mapping[str, Any], validated: Params) -> dict[str, Any]:
