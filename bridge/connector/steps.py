@@ -12,6 +12,7 @@ from typing import Final, Protocol, Self
 
 from bridge.connector.deadline import forget_writes
 from bridge.errors import DeliveryError, LookupInconclusive, OutcomeUnknown
+from bridge.json_values import replace_unstorable
 
 MAX_STEPS: Final = 50
 """Steps of one delivery, at most."""
@@ -170,6 +171,8 @@ def _value(name: str, value: object) -> str | None:
     """Return the value of a step as it is stored. Raise TypeError for one that cannot be."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
+    if isinstance(value, str):
+        value = replace_unstorable(value)
     if value is None or (isinstance(value, str) and len(value) <= MAX_VALUE_LENGTH):
         return value
     raise TypeError(

@@ -14,10 +14,12 @@ from sqlalchemy import Connection, and_, delete, or_, select, text
 
 from bridge.connector.deadline import remaining_seconds
 from bridge.connector.steps import StepRecord
-from bridge.errors import OutcomeUnknown, StoreUnavailable, TransientError
+from bridge.errors import BridgeError, OutcomeUnknown, StoreUnavailable, TransientError
 from bridge.store import schema
 from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.database import Database
+from bridge.store.sealing import MissingKey
+from bridge.telemetry import log
 
 _RETRY_INTERVAL: Final = 0.25
 """Seconds between attempts to record a value while the database is unavailable."""
@@ -54,7 +56,7 @@ class StoredSteps:
         try:
             with self._database.read() as conn:
                 rows = conn.execute(query).all()
-        except StoreUnavailable as error:
+        except (StoreUnavailable, MissingKey) as error:
             raise _not_recorded(error) from error
         records: dict[str, StepRecord] = {}
         for row in rows:
@@ -92,7 +94,18 @@ class StoredSteps:
                 time.sleep(_RETRY_INTERVAL)
 
     def undo(self, name: str) -> None:
-        """Do nothing: the attempt ends with an error whose outcome is known, so the record no longer counts."""
+        """Delete the record: the action may go on, and later end with an outcome that is unknown.
+
+        Without a database, it stays, and the step is looked up if that outcome is unknown.
+        """
+        try:
+            with self._database.write() as conn:
+                if self._is_ours(conn):
+                    conn.execute(delete(_TABLE).where(_TABLE.c.id == self._id_of(name)))
+        except StoreUnavailable as error:
+            log.warning(
+                "a step that did nothing is not deleted", delivery=self._claimed.delivery.id, error=str(error)
+            )
 
     def _is_ours(self, conn: Connection) -> bool:
         is_newest = (_DELIVERIES.c.id == self._claimed.delivery.id) & (
@@ -101,10 +114,13 @@ class StoredSteps:
         locked = select(_DELIVERIES.c.id).where(is_newest, text("deliveries.state = 'running'"))
         return conn.execute(locked.with_for_update()).one_or_none() is not None
 
+    def _id_of(self, name: str) -> str:
+        return f"{self._claimed.delivery.id} {name}"
+
     def _save(self, conn: Connection, name: str, values: Mapping[str, Any]) -> None:
         delivery = self._claimed.delivery
         row = {
-            "id": f"{delivery.id} {name}",
+            "id": self._id_of(name),
             "delivery_id": delivery.id,
             "idempotency_key": delivery.idempotency_key,
             "name": name,
@@ -126,7 +142,7 @@ def delete_steps(conn: Connection, delivery_ids: Collection[str]) -> None:
     conn.execute(delete(_TABLE).where(_TABLE.c.delivery_id.in_(delivery_ids)))
 
 
-def _not_recorded(error: StoreUnavailable) -> TransientError:
+def _not_recorded(error: BridgeError) -> TransientError:
     return TransientError(
-        f"no step was taken, because it cannot be recorded: {error}", reason="internal_error"
+        f"no step was taken, because steps cannot be read or recorded: {error}", reason="internal_error"
     )

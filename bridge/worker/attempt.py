@@ -39,6 +39,7 @@ from bridge.worker.account import Account
 from bridge.worker.attempt_traces import traceparent_of
 from bridge.worker.provider_links import ProviderLinks
 from bridge.worker.result_policy import (
+    LOOKUP_INTERVAL,
     ActionRun,
     NotStarted,
     UnsupportedByThisVersion,
@@ -74,7 +75,11 @@ class AttemptRunner:
             return [UnsupportedByThisVersion(message)] * len(call)
         steps = [self._steps_of(claimed, action) for claimed in call]
         repeats = delivery.kind == "lookup" and _is_repeated(call[0], action)
-        looks_up = delivery.kind == "lookup" and not repeats and not self._resumes(call[0], steps[0])
+        try:
+            looks_up = delivery.kind == "lookup" and not repeats and not _resumes(call[0], steps[0])
+        except TransientError as error:
+            # The action's own lookup would find its first step, and take the others for done.
+            return [NotStarted(error.detail, LOOKUP_INTERVAL)] * len(call)
         results = self._run(account, action, call, steps, deadline, looks_up=looks_up)
         for result in results:
             if isinstance(result, AccountError):
@@ -89,13 +94,6 @@ class AttemptRunner:
     def _steps_of(self, claimed: ClaimedDelivery, action: Action) -> Steps:
         resumes = claimed.delivery.kind == "lookup" and not _is_repeated(claimed, action)
         return Steps(StoredSteps(self.database, claimed), resumes=resumes)
-
-    def _resumes(self, claimed: ClaimedDelivery, steps: Steps) -> bool:
-        """Return True if a delivery with an unknown outcome has taken steps: its action runs again."""
-        try:
-            return can_resume(claimed) and steps.is_used
-        except TransientError:  # without a database, the lookup fails as well and is repeated
-            return False
 
     def _run(
         self,
@@ -191,6 +189,14 @@ class AttemptRunner:
                 ),
             ),
         )
+
+
+def _resumes(claimed: ClaimedDelivery, steps: Steps) -> bool:
+    """Return True if a delivery with an unknown outcome has taken steps: its action runs again.
+
+    Raise TransientError if the steps cannot be read.
+    """
+    return can_resume(claimed) and steps.is_used
 
 
 def _is_repeated(claimed: ClaimedDelivery, action: Action) -> bool:

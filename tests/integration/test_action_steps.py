@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -20,14 +21,22 @@ from bridge.connector import (
     per_event,
 )
 from bridge.connector.steps import MAX_NAME_LENGTH, MAX_VALUE_LENGTH, Steps
-from bridge.errors import DeliveryError, LookupInconclusive, OutcomeUnknown, PermanentError, TransientError
+from bridge.errors import (
+    DeliveryError,
+    LookupInconclusive,
+    OutcomeUnknown,
+    PermanentError,
+    StoreUnavailable,
+    TransientError,
+)
 from bridge.rules.model import Retry, Rules
 from bridge.store import schema
 from bridge.store.database import Database
 from bridge.store.erase import erase
 from bridge.store.operator_actions import retry
+from bridge.store.results import record_results
 from bridge.store.retention import prune
-from bridge.store.sealing import PREFIX
+from bridge.store.sealing import PREFIX, MissingKey
 from bridge.worker.account import Account
 from tests.integration.engine import Engine
 from tests.integration.test_sealing import use_keys
@@ -198,6 +207,43 @@ def test_step_that_cannot_be_looked_up_needs_review(desk: HelpDesk, error: Excep
     assert len(desk.comments) == 1
 
 
+def test_step_whose_refusal_the_action_handles_is_not_unknown_later(desk: HelpDesk) -> None:
+    def run(context: Context) -> Success:
+        with suppress(PermanentError):
+            context.step("set phone", raising(PermanentError("not a number")))
+        context.step(COMMENT, lambda: desk.write(COMMENT, desk.comments, "C"), lambda: "C-1")
+        return Success("T")
+
+    desk.run = run  # type: ignore[method-assign]
+    delivery = desk.engine.deliver("open_ticket")
+    desk.after[COMMENT] = raising(OutcomeUnknown("no answer"))
+    desk.engine.step()
+    proceed(desk)
+    assert (desk.engine.show(delivery)["state"], desk.comments) == ("succeeded", ["C"])
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("down"), MissingKey("another key")])
+def test_steps_that_cannot_be_read_for_a_moment_are_not_taken_for_done(
+    desk: HelpDesk, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lookup of the action itself would find the ticket."""
+    desk.engine.connector.actions["open_ticket"].lookup(lambda client, params, context: Success("T-1"))
+    delivery = desk.engine.deliver("open_ticket")
+    desk.after[CREATE] = raising(OutcomeUnknown("no answer"))
+    desk.engine.step()
+    read = desk.engine.database.read
+    desk.engine.database.clock.advance(minutes=2)
+    calls = desk.engine.claim()
+    with monkeypatch.context() as patched:
+        patched.setattr(desk.engine.database, "read", raising(error))
+        results = [result for call in calls for result in desk.engine.attempt(call)]
+    assert desk.engine.database.read == read
+    record_results(desk.engine.database, results)
+    assert desk.engine.show(delivery)["outcome_unknown_since"] is not None
+    proceed(desk)
+    assert is_done_once(desk, delivery)
+
+
 def test_unknown_outcome_after_the_last_retry_needs_review(desk: HelpDesk) -> None:
     delivery = desk.engine.deliver("open_ticket", retry=Retry(timedelta(minutes=1), None))
     desk.after[COMMENT] = raising(OutcomeUnknown("no answer"))
@@ -324,6 +370,10 @@ def test_name_of_a_step_is_bounded_and_printable(name: str) -> None:
 def test_value_of_a_step_is_a_bounded_id(value: Any) -> None:
     with pytest.raises(TypeError, match="the step `create` must return an ID"):
         Steps.in_memory().take("create", lambda: value, None)
+
+
+def test_value_is_the_same_as_the_database_returns_later() -> None:
+    assert Steps.in_memory().take("create", lambda: "a\x00b", None) == "a\ufffdb"
 
 
 def test_number_is_stored_as_text_and_a_name_is_used_once() -> None:
