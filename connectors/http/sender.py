@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ MAX_ANSWER_BYTES = 64 * 1024
 ALLOW_PRIVATE = "to allow it, set HTTP_ALLOW_PRIVATE=true"
 NOT_ALLOWED = "the URL's host is not in HTTP_ALLOWED_HOSTS: add it there or change `url`"
 NO_RECEIVER = "the step needs `target` (a secret URL in HTTP_TARGETS_<NAME>), `url`, or the setting HTTP_URL"
+_DOTS = re.compile(r"/(\.|%2e){1,2}(?=[/?#]|$)", re.IGNORECASE)
+"""A step to a folder above, which a value of an event must not take."""
 APPS_SCRIPT, APPS_SCRIPT_OUTPUT = "script.google.com", "script.googleusercontent.com"
 """Hosts of web apps in Google Apps Script, and of what they answer: each answer is a redirect to the second one."""
 
@@ -117,6 +120,11 @@ class Sender:
             target = httpx.URL(url)
         except httpx.InvalidURL as error:
             raise PermanentError("invalid URL: check the param `url`") from error
+        if _DOTS.search(url):
+            raise PermanentError(
+                "the path of the URL contains `..`: write `| urlencode` after values of the event",
+                code="path",
+            )
         if target.userinfo:
             raise PermanentError(
                 "the URL contains a user or password: remove them, and set HTTP_TARGETS_<NAME>_HEADER to the header "

@@ -120,6 +120,19 @@ def test_request_to_host_outside_allowlist_sends_nothing(
     assert service.requests == []
 
 
+@pytest.mark.parametrize("value", ["../admin", "..%2Fadmin/../x", "%2E./admin?a=b", "a/..", "."])
+def test_value_of_an_event_leads_to_no_other_path(sender: Connected, service: StubServer, value: str) -> None:
+    called = event("call.completed", {"summary": value})
+    with pytest.raises(PermanentError, match="urlencode"):
+        sender.run("request", {"url": f"{service.url}/customers/{{{{ event.summary }}}}"}, event=called)
+    assert service.requests == []
+    service.otherwise = Reply(200)
+    sender.run(
+        "request", {"url": f"{service.url}/customers?name={{{{ event.summary | urlencode }}}}"}, event=called
+    )
+    assert service.requests[0].query == {"name": value}
+
+
 def _no_dns(*_: Any, **__: Any) -> Any:
     raise AssertionError("a host outside the allowlist was resolved")
 
