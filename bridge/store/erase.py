@@ -11,7 +11,7 @@ opt-out is kept as a keyed hash (`opt_outs.hash_address`), so that it still appl
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -191,6 +191,11 @@ class _Erasure:
             "external_id": None,
         }  # fmt: skip
         conn.execute(update(_DELIVERIES).where(_DELIVERIES.c.id.in_(delivery_ids)).values(cleared))
+        for item in deliveries:
+            kept = replace(item.options, results={}, notes=(), undelivered_ids=())
+            if kept != item.options:
+                statement = update(_DELIVERIES).where(_DELIVERIES.c.id == item.id)
+                conn.execute(statement.values(options=kept.to_json()))
         is_attempt = schema.attempts.c.delivery_id.in_(delivery_ids)
         conn.execute(update(schema.attempts).where(is_attempt).values(detail=None))
         delete_steps(conn, delivery_ids)

@@ -21,6 +21,7 @@ from bridge.store.audit_log import record_audit
 from bridge.store.connections import active_pause
 from bridge.store.database import Database
 from bridge.store.deliveries import DELIVERY_COLUMNS, Delivery, lock_deliveries
+from bridge.store.earlier_results import uses_results
 from bridge.store.schema import ERASED
 from bridge.store.transitions import Change, apply_transitions
 
@@ -203,7 +204,7 @@ def _retry_obstacle(delivery: Delivery, now: datetime) -> str | None:
         )
     if delivery.params == ERASED:
         return "its parameters are no longer kept (BRIDGE_RETENTION)"
-    if delivery.reason == "render_error":
+    if delivery.reason == "render_error" and not uses_results(delivery):
         replay = f"`bridge replay {delivery.event_id} --rule {delivery.rule}`"
         return f"a template could not be rendered: fix the rule, then {replay}"
     return _expired(delivery, now)

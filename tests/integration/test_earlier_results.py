@@ -14,7 +14,8 @@ from bridge.errors import OutcomeUnknown, PermanentError, TransientError
 from bridge.events import Event
 from bridge.rules.model import Rules
 from bridge.store.database import Database
-from bridge.store.operator_actions import cancel
+from bridge.store.erase import erase
+from bridge.store.operator_actions import cancel, retry
 from bridge.store.schema import deliveries
 from bridge.worker.account import Account
 from bridge.worker.result_renderer import ResultRenderer
@@ -115,6 +116,26 @@ def test_rejected_earlier_action_fails_the_delivery(engine: TicketEngine) -> Non
     assert engine.comments == []
 
 
+def test_delivery_without_an_id_is_retried_after_the_earlier_one(engine: TicketEngine) -> None:
+    comment, ticket = engine.comment_first()
+    engine.fail = fail_with(PermanentError("the requester is suspended"))
+    engine.run_for(seconds=30)
+    engine.fail = lambda: None
+    assert [item.done for item in retry(engine.database, "ana", [ticket, comment])] == [True, True]
+    engine.run_for(seconds=30)
+    assert (engine.comments, engine.show(comment)["state"]) == (["T-1"], "succeeded")
+
+
+def test_erasure_removes_the_ids_that_were_used(engine: TicketEngine) -> None:
+    event = engine.event(metadata={"contactPhone": "+12125550167"})
+    engine.deliver("open_ticket", event)
+    comment = engine.comment(event)
+    engine.run_for(seconds=5)
+    assert engine.show(comment)["options"]["results"] == {"desk.open_ticket": "T-1"}
+    erase(engine.database, "ana", "+12125550167", [])
+    assert engine.show(comment)["options"] == {}
+
+
 def test_cancelled_earlier_action_suppresses_the_delivery(engine: TicketEngine) -> None:
     comment, ticket = engine.comment_first()
     cancel(engine.database, "ana", [ticket])
@@ -176,7 +197,8 @@ def test_duplicate_earlier_delivery_has_the_id_of_the_one_before(engine: TicketE
 def test_follow_up_uses_a_result_of_its_siblings(engine: TicketEngine) -> None:
     event, database = engine.event(), engine.database
     rows = []
-    for use, planned in (("open_ticket", {}), ("comment", {"late": LATE})):
+    siblings: list[tuple[str, dict[str, Any]]] = [("open_ticket", {}), ("comment", {"late": LATE})]
+    for use, planned in siblings:
         row = engine.delivery_row(use, event, trigger="on_success", **planned)
         rows.append(row | {"parent_id": "dlv_parent"})
     with database.write() as conn:
