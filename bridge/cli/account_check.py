@@ -14,7 +14,7 @@ from rich.status import Status
 from bridge.cli.db import open_store
 from bridge.cli.output import errors, pluralize
 from bridge.clock import uptime
-from bridge.connector import ActionUse, Connector, ConnectorSettings
+from bridge.connector import ActionUse, Connector, ConnectorSettings, RuleProblem
 from bridge.connector.deadline import attempt_deadline
 from bridge.connector.discovery import name_variables, read_settings
 from bridge.connector.tokens import TokenStore
@@ -68,10 +68,14 @@ def _check(name: str, connector: Connector, uses: Sequence[ActionUse], client: A
     errors = [problem for problem in problems if problem.level == "error"]
     in_file = [diagnostic(problem, problem.use) for problem in problems if problem.use is not None]
     of_account = [problem for problem in problems if problem.use is None]
-    missing = [problem.text for problem in of_account if problem.level == "error"]
-    notes = [problem.text for problem in of_account if problem.level == "warning"]
+    missing = [_with_hint(problem) for problem in of_account if problem.level == "error"]
+    notes = [_with_hint(problem) for problem in of_account if problem.level == "warning"]
     notes += [f"{pluralize(len(in_file), 'problem')} in the rules"] if in_file else []
     return AccountResult(name, not errors, "; ".join([*(missing or [text]), *notes]), in_file)
+
+
+def _with_hint(problem: RuleProblem) -> str:
+    return f"{problem.text}: {problem.hint}" if problem.hint else problem.text
 
 
 def _run(

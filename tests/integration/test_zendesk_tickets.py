@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bridge.cli.account_check import check_accounts
 from bridge.connector import Success
 from bridge.connector.steps import Steps
 from bridge.errors import (
@@ -575,6 +576,8 @@ def test_api_token_works_until_zendesk_ends_it_and_the_check_warns(
     connection.deliver("create_ticket", call(connection))
     [warning] = connection.connected.check_rules(("create_ticket", {}))
     assert (warning.level, "April 30, 2027" in warning.text) == ("warning", True)
+    [result] = check_accounts({"zendesk": connection.connector}, {}, {**sandbox.environment, **environ})
+    assert (result.ok, f"{warning.text}: {warning.hint}" in result.text) == (True, True)
     account.accepts_api_tokens = False
     with pytest.raises(AuthenticationError):
         connection.deliver("create_ticket", call(connection, "conv_2"))
