@@ -66,7 +66,7 @@ def new(
 ) -> None:
     """Create a working connector and its test, as a starting point for your own.
 
-    docs/connectors.md explains the files.
+    docs/connectors.md explains the files, and docs/connectors-crm.md those of --crm.
     """
     from bridge.cli.bootstrap import connectors_folder
     from bridge.cli.output import Record, render

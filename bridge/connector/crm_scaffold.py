@@ -34,7 +34,7 @@ from bridge.connector import (
 from bridge.errors import PermanentError
 
 MAX_TEXT = 10_000
-"""Characters that the text of a call may have in $title."""
+"""Characters that the text of an activity may have in $title."""
 
 
 class Settings(ConnectorSettings):
@@ -114,41 +114,43 @@ def log_call(crm: JsonApi, call: CallParams, context: Context) -> Success:
     """Log the call at its contact, once per conversation."""
 
     def write(contacts: Mapping[str, ContactRef | None]) -> dict[str, Success | ContactDeleted]:
-        return {key: write_call(crm, call, context, contact) for key, contact in contacts.items()}
+        return {
+            key: write_activity(crm, call_fields(call, context, contact), context, contact)
+            for key, contact in contacts.items()
+        }
 
     return write_for_contact(Contacts(crm), "call", call.contact_query(context, create=True), write)
 
 
-def write_call(
-    crm: JsonApi, call: CallParams, context: Context, contact: ContactRef | None
+def write_activity(
+    crm: JsonApi, fields: Mapping[str, Any], context: Context, contact: ContactRef | None
 ) -> Success | ContactDeleted:
-    """Create the call, or update the one that an earlier event of the conversation created."""
-    body = call_fields(call, context, contact)
-    call_id, detail = context.existing_id, ""
-    if call_id is not None:  # None for the first event of a conversation
-        if update_call(crm, call_id, body):
-            return Success(id=call_id, detail="updated")
-        # A user has deleted the record. An attempt before this one may have replaced it.
-        detail = "the call had been deleted in $title"
-        call_id = find_call_id(crm, context)
-        if call_id is not None and update_call(crm, call_id, body):
-            return Success(id=call_id, detail=detail)
-    body |= {"reference": context.idempotency_token, "contact_id": contact.id if contact else None}
+    """Create the activity, or update the one that an earlier event of the conversation created."""
+    activity_id, detail = context.existing_id, ""
+    if activity_id is not None:  # None for the first event of a conversation
+        if update_activity(crm, activity_id, fields):
+            return Success(id=activity_id, detail="updated")
+        # A user has deleted it. An attempt before this one may have replaced it.
+        detail = "the activity had been deleted in $title"
+        activity_id = find_activity_id(crm, context)
+        if activity_id is not None and update_activity(crm, activity_id, fields):
+            return Success(id=activity_id, detail=detail)
+    links = {"reference": context.idempotency_token, "contact_id": contact.id if contact else None}
     try:
-        call_id = str(crm.write("POST", "/calls", json=filled(body), holds="id"))
+        created = crm.write("POST", "/activities", json=filled({**fields, **links}), holds="id")
     except PermanentError:
         if contact is not None and crm.find("/contacts/{}", contact.id) is None:
             return ContactDeleted()
         raise
-    return Success(id=call_id, detail=detail)
+    return Success(id=str(created), detail=detail)
 
 
-def update_call(crm: JsonApi, call_id: str, body: Mapping[str, Any]) -> bool:
-    """Update a call; return False if it no longer exists."""
+def update_activity(crm: JsonApi, activity_id: str, fields: Mapping[str, Any]) -> bool:
+    """Update an activity; return False if it no longer exists."""
     try:
-        crm.write("PATCH", "/calls/{}", call_id, json=filled(body), holds="id")
+        crm.write("PATCH", "/activities/{}", activity_id, json=filled(fields), holds="id")
     except PermanentError:
-        if crm.find("/calls/{}", call_id) is None:
+        if crm.find("/activities/{}", activity_id) is None:
             return False
         raise
     return True
@@ -158,6 +160,7 @@ def call_fields(call: CallParams, context: Context, contact: ContactRef | None) 
     """Return the fields that every event of the conversation writes."""
     caller, callee = call.caller_and_callee(context)
     return call.additional_fields(context) | {
+        "kind": "call",
         "title": call.display_title(context),
         "text": call.body_text(context, contact, MAX_TEXT),
         "transcript": call.transcript,
@@ -175,18 +178,18 @@ def call_fields(call: CallParams, context: Context, contact: ContactRef | None) 
 
 @log_call.lookup
 def find_call(crm: JsonApi, call: CallParams, context: Context) -> Success | None:
-    """Return the call that an attempt with unknown outcome created. None is proof that it created none."""
+    """Return the activity that an attempt with unknown outcome created. None is proof that it created none."""
     del call
     if context.existing_id is not None:
         return None  # repeating an update changes nothing
-    call_id = find_call_id(crm, context)
-    return None if call_id is None else Success(id=call_id, detail="found by its reference")
+    activity_id = find_activity_id(crm, context)
+    return None if activity_id is None else Success(id=activity_id, detail="found by its reference")
 
 
-def find_call_id(crm: JsonApi, context: Context) -> str | None:
-    """Return the ID of the call with the reference of this conversation."""
+def find_activity_id(crm: JsonApi, context: Context) -> str | None:
+    """Return the ID of the activity with the reference of this conversation."""
     query = {"reference": context.idempotency_token}
-    for record in crm.pages("/calls", items="calls", query=query, cursor=("next_cursor", "cursor")):
+    for record in crm.pages("/activities", items="activities", query=query, cursor=("next_cursor", "cursor")):
         if record.get("reference") == context.idempotency_token:
             return str(record["id"])
     return None
@@ -228,15 +231,15 @@ CALL = {
 
 
 class FakeCrm:
-    """A fake $title: it stores contacts and calls, and lists them in pages of two."""
+    """A fake $title: it stores contacts and activities, and lists them in pages of two."""
 
     def __init__(self, server: StubServer) -> None:
         self.environ = environ(server.url)
         self.server = server
         self.contacts: dict[str, dict[str, Any]] = {}
-        self.calls: dict[str, dict[str, Any]] = {}
+        self.activities: dict[str, dict[str, Any]] = {}
         server.answer("GET", "/me", Reply(200, {"name": "the bridge"}))
-        for name, records in (("contacts", self.contacts), ("calls", self.calls)):
+        for name, records in (("contacts", self.contacts), ("activities", self.activities)):
             self.serve(name, records)
 
     def serve(self, name: str, records: dict[str, dict[str, Any]]) -> None:
@@ -274,7 +277,7 @@ class FakeCrm:
         self.server.drop_next_write(when, nth=nth, status=status)
 
     def side_effect_count(self) -> int:
-        return len(self.contacts) + len(self.calls)
+        return len(self.contacts) + len(self.activities)
 
     def received_text(self) -> str:
         return self.server.received_text()
@@ -306,7 +309,7 @@ def test_call_is_logged_at_an_existing_contact() -> None:
     with fake_provider() as provider:
         provider.contacts["contacts-1"] = {"id": "contacts-1", "phone": "2125550143"}
         log_call(provider, {"metadata.contactEmail": None})
-        [call] = provider.calls.values()
+        [call] = provider.activities.values()
     assert (call["contact_id"], list(provider.contacts)) == ("contacts-1", ["contacts-1"])
 
 
@@ -314,7 +317,7 @@ def test_later_event_updates_the_call_and_keeps_what_it_does_not_say() -> None:
     with fake_provider() as provider:
         first = log_call(provider, {"direction": "outbound"})
         later = log_call(provider, {"direction": None, "duration": 90}, first.id)
-        [call] = provider.calls.values()
+        [call] = provider.activities.values()
     assert (later.id, later.detail, call["seconds"]) == (first.id, "updated", 90)
     assert (call["contact_id"], call["direction"]) == ("contacts-1", "outbound")
 
@@ -322,12 +325,12 @@ def test_later_event_updates_the_call_and_keeps_what_it_does_not_say() -> None:
 def test_call_that_a_user_deleted_is_created_once_more() -> None:
     with fake_provider() as provider:
         first = log_call(provider, {})
-        provider.calls.clear()
-        provider.calls["calls-0"] = {"id": "calls-0", "reference": "of another conversation"}
+        provider.activities.clear()
+        provider.activities["activities-0"] = {"id": "activities-0", "reference": "of another conversation"}
         results = [log_call(provider, {}, first.id) for _ in range(2)]
-        created = [call for call in provider.calls if call != "calls-0"]
+        created = [activity for activity in provider.activities if activity != "activities-0"]
     assert [result.id for result in results] == created * 2
-    assert all(result.detail.startswith("the call had been deleted") for result in results)
+    assert all(result.detail.startswith("the activity had been deleted") for result in results)
 
 
 class TestConformance(ConnectorConformance):
