@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, exists, func, literal, or_, select
+from sqlalchemy import Connection, Row, bindparam, exists, func, literal, or_, select
 
 from bridge.policy.alert_groups import ALERT_INTERVAL, AlertGroup
 from bridge.store import schema
@@ -21,6 +21,11 @@ from bridge.store.database import Database
 
 _TABLE = schema.alert_groups
 _COLUMNS = _TABLE.c["connection", "cause", "last_alert_at", "waiting", "latest"]
+_IS_DUE = _TABLE.c.waiting.is_not(None) & or_(
+    _TABLE.c.last_alert_at <= bindparam("due_since"), _TABLE.c.last_alert_at > bindparam("now")
+)
+ANY_GROUP_IS_DUE = exists(select(literal(1)).select_from(_TABLE).where(_IS_DUE))
+"""The condition that an alert about counted problems is due; takes the `due_parameters`."""
 
 
 class Problem(NamedTuple):
@@ -59,10 +64,11 @@ def lock_due_groups(conn: Connection, now: datetime, limit: int) -> list[AlertGr
     """Return groups whose next alert is due, locked."""
     rows = conn.execute(
         select(*_COLUMNS)
-        .where(_is_due(now))
+        .where(_IS_DUE)
         .order_by(_TABLE.c.connection, _TABLE.c.cause)
         .limit(limit)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True),
+        due_parameters(now),
     )
     return [_group_from_row(row) for row in rows]
 
@@ -82,9 +88,9 @@ def save_groups(conn: Connection, groups: Sequence[AlertGroup]) -> None:
     bulk_update(conn, _TABLE, ["connection", "cause"], rows)
 
 
-def any_group_is_due(now: datetime) -> ColumnElement[bool]:
-    """Return the condition that an alert about counted problems is due."""
-    return exists(select(literal(1)).select_from(_TABLE).where(_is_due(now)))
+def due_parameters(now: datetime) -> dict[str, datetime]:
+    """Return the parameters of the condition that an alert is due."""
+    return {"now": now, "due_since": now - ALERT_INTERVAL}
 
 
 def next_due_at(conn: Connection) -> datetime | None:
@@ -93,11 +99,6 @@ def next_due_at(conn: Connection) -> datetime | None:
         select(func.min(_TABLE.c.last_alert_at)).where(_TABLE.c.waiting.is_not(None))
     ).scalar_one()
     return None if last is None else last + ALERT_INTERVAL
-
-
-def _is_due(now: datetime) -> ColumnElement[bool]:
-    last = _TABLE.c.last_alert_at
-    return _TABLE.c.waiting.is_not(None) & or_(last <= now - ALERT_INTERVAL, last > now)
 
 
 def _group_from_row(row: Row[Any]) -> AlertGroup:

@@ -26,9 +26,10 @@ from bridge.policy.alert_groups import AlertGroup, cause_of
 from bridge.rules.model import PlannedDelivery
 from bridge.store import schema
 from bridge.store.alert_groups import (
+    ANY_GROUP_IS_DUE,
     Problem,
     admit_alerts,
-    any_group_is_due,
+    due_parameters,
     lock_due_groups,
     save_groups,
 )
@@ -44,15 +45,20 @@ FollowUpPlanner = Callable[[Event, Mapping[str, Any], datetime], tuple[str, Sequ
 """Plans follow-ups: event, value of `delivery` in templates, now -> hash of the rules, planned deliveries."""
 
 _DELIVERIES, _CONNECTIONS = schema.deliveries, schema.connections
+_ANY_PENDING = select(
+    or_(
+        exists(select(literal(1)).select_from(_DELIVERIES).where(text("needs_follow_up"))),
+        exists(select(literal(1)).select_from(_CONNECTIONS).where(_CONNECTIONS.c.alert_due.is_(True))),
+        ANY_GROUP_IS_DUE,
+    )
+)
+"""Built once, because every batch of the router uses it."""
 
 
 def has_pending_follow_ups(database: Database) -> bool:
     """True if there is anything to follow up; a read, so that it does not wait in the write queue."""
-    delivery = select(literal(1)).select_from(_DELIVERIES).where(text("needs_follow_up"))
-    pause = select(literal(1)).select_from(_CONNECTIONS).where(_CONNECTIONS.c.alert_due.is_(True))
-    group = any_group_is_due(database.clock.now())
     with database.read() as conn:
-        return bool(conn.execute(select(or_(exists(delivery), exists(pause), group))).scalar_one())
+        return bool(conn.execute(_ANY_PENDING, due_parameters(database.clock.now())).scalar_one())
 
 
 def follow_up_deliveries(database: Database, plan: FollowUpPlanner, limit: int = 50) -> tuple[int, list[str]]:

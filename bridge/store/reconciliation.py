@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Connection, or_, select, text, update
+from sqlalchemy import Connection, bindparam, or_, select, text, update
 
 from bridge.events import CALL_EVENTS, Event
 from bridge.store import schema
@@ -30,6 +30,13 @@ _TABLE = schema.events
 _IS_RECONCILED = text("events.reconciled")
 """Literal, so that the partial index with this condition is used."""
 _COLUMNS = (*_TABLE.c["id", "dedupe_key", "received_at", "type", "conversation_id", "body", "routed_at"],)
+_RECENT = (
+    select(_TABLE.c.id, _TABLE.c.phone)
+    .where(_IS_RECONCILED, _TABLE.c.received_at >= bindparam("since"), _TABLE.c.duplicate_of.is_(None))
+    .order_by(_TABLE.c.received_at.desc())
+    .limit(MAX_COMPARED)
+)
+"""The reconciled events, built once, because every batch of the router uses it."""
 
 
 @dataclass(frozen=True)
@@ -133,14 +140,9 @@ def _reconciled(
     database: Database, conn: Connection, calls: Iterable[Event], now: datetime
 ) -> dict[str, tuple[CallIdentity, bool]]:
     """Return the reconciled events that these may be about, each with whether it has been routed."""
-    recent = (
-        select(_TABLE.c.id, _TABLE.c.phone)
-        .where(_IS_RECONCILED, _TABLE.c.received_at >= now - COMPARED_FOR, _TABLE.c.duplicate_of.is_(None))
-        .order_by(_TABLE.c.received_at.desc())
-        .limit(MAX_COMPARED)
-    )
     phones = {call.contact.phone for call in calls} | {None}
-    candidates = [row.id for row in conn.execute(recent) if row.phone in phones]
+    recent = conn.execute(_RECENT, {"since": now - COMPARED_FOR})
+    candidates = [row.id for row in recent if row.phone in phones]
     if not candidates:
         return {}
     query = select(*_COLUMNS).where(_TABLE.c.id.in_(candidates))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, select, update
+from sqlalchemy import Connection, Select, bindparam, select, text, update
 
 from bridge.clock import uptime
 from bridge.contacts.address import address_key
@@ -26,7 +26,7 @@ from bridge.rules.counting import History
 from bridge.rules.model import PlannedDelivery, Routing, Rules
 from bridge.rules.trace import Trace
 from bridge.store import schema
-from bridge.store.bulk import bulk_insert, bulk_update
+from bridge.store.bulk import JSON_VALUES, bulk_insert, bulk_update
 from bridge.store.contact_history import history_in
 from bridge.store.database import Database
 from bridge.store.deliveries import Delivery, DeliveryOptions
@@ -57,9 +57,11 @@ _EVENT_COLUMNS = ("id", "dedupe_key", "received_at", "type", "conversation_id", 
 """The columns that an Event is built from."""
 
 
-def _select_events(database: Database, conn: Connection, query: Select[*tuple[Any, ...]]) -> dict[str, Event]:
+def _select_events(
+    database: Database, conn: Connection, query: Select[*tuple[Any, ...]], **parameters: object
+) -> dict[str, Event]:
     """Return the selected events, by ID, and cache them."""
-    rows = conn.execute(query).all()
+    rows = conn.execute(query, parameters).all()
     cached = database.event_cache.find([row.id for row in rows if row.body is not None])
     events = {row.id: cached.get(row.id) or event_from_row(row, database.default_country) for row in rows}
     database.event_cache.add((events[row.id], len(row.body)) for row in rows if row.body is not None)
@@ -132,14 +134,14 @@ def _route_batch(
     if database.is_sqlite:
         # There is no other router, and all writers would wait: route before entering the write queue.
         with database.read() as conn:
-            events = _select_events(database, conn, _UNROUTED.limit(limit))
+            events = _select_events(database, conn, _OLDEST_UNROUTED, limit=limit)
             routed_ahead = _route_events(events, rules, route, database.now(conn), history_in(conn))
         if not routed_ahead:
             return 0, []
     with database.write() as conn:
         now = database.now(conn)
         if routed_ahead is None:
-            events = _select_events(database, conn, _UNROUTED.limit(limit))
+            events = _select_events(database, conn, _OLDEST_UNROUTED, limit=limit)
             results = _route_events(events, rules, route, now, history_in(conn))
         else:
             results = {event_id: routed_ahead[event_id] for event_id in _still_unrouted(conn, routed_ahead)}
@@ -173,10 +175,10 @@ def _route_batch(
 
 
 def _still_unrouted(conn: Connection, event_ids: Collection[str]) -> list[str]:
-    """Return those of these events that are not routed, oldest first."""
-    table = schema.events
-    unrouted = select(table.c.id).where(table.c.id.in_(event_ids), table.c.routed_at.is_(None))
-    return list(conn.execute(unrouted.order_by(table.c.received_at)).scalars())
+    """Return those of these events that are not routed, in the same order."""
+    values = json.dumps(list(event_ids))
+    unrouted = set(conn.execute(_STILL_UNROUTED, {"values": values}).scalars())
+    return [event_id for event_id in event_ids if event_id in unrouted]
 
 
 def _route_events(
@@ -222,13 +224,20 @@ _UNROUTED = (
     .order_by(schema.events.c.received_at)
     .with_for_update(skip_locked=True)
 )
+_OLDEST_UNROUTED = _UNROUTED.limit(bindparam("limit"))
+_STILL_UNROUTED = text(
+    f"SELECT id FROM events WHERE routed_at IS NULL AND id IN (SELECT value FROM {JSON_VALUES['sqlite']})"  # noqa: S608
+)
+_OUTLINED_RULES = select(schema.rules.c.hash).where(
+    schema.rules.c.hash == bindparam("hash"), schema.rules.c.outlines.is_not(None)
+)
+"""Built once, because every batch of the router uses them."""
 
 
 def store_rules_version(database: Database, conn: Connection, rules: Rules, now: datetime) -> None:
     """Store the text of the rules and their outlines under the hash of the text."""
     table = schema.rules
-    stored = select(table.c.hash).where(table.c.hash == rules.hash, table.c.outlines.is_not(None))
-    if conn.execute(stored).first() is not None:
+    if conn.execute(_OUTLINED_RULES, {"hash": rules.hash}).first() is not None:
         return
     outlines = pack_outlines(rules.outlines)
     row = {"hash": rules.hash, "text": rules.text, "first_used_at": now, "outlines": outlines}
