@@ -95,18 +95,19 @@ def _checked(url: str, *, allow_loopback: bool) -> httpx.URL:
     """Return a URL that may be fetched, apart from what its host name resolves to."""
     try:
         target = httpx.URL(url)
+        host = target.host  # decoded here, which fails for a wrong international name
     except (httpx.InvalidURL, TypeError, ValueError):
         raise PermanentError("the file's URL is not valid", code="url") from None
-    if not target.host or target.userinfo:
+    if not host or target.userinfo:
         raise PermanentError("the file's URL needs a host, and no user or password", code="url")
-    if is_loopback(target.host):
+    if is_loopback(host):
         if allow_loopback and target.scheme in ("http", "https"):
             return target
         raise PermanentError("the file's URL leads to this machine, which is not allowed", code="host")
     if target.scheme != "https":
         raise PermanentError("the file's URL must start with https://", code="url")
     try:
-        address = ipaddress.ip_address(target.host)
+        address = ipaddress.ip_address(host)
     except ValueError:
         return target
     if not is_public(address):

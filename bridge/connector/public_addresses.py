@@ -41,7 +41,7 @@ def resolve_host(host: str, *, allow_private: bool = False, advice: str = "") ->
 
     An IP address is returned as it is. `advice` says how a private address can be allowed. A name that does not resolve
     is left to the proxy if there is one. Raise TransientError if DNS has no answer, and PermanentError if all addresses
-    are private.
+    are private, or if the name cannot be one.
     """
     try:
         return [ipaddress.ip_address(host)]
@@ -49,6 +49,8 @@ def resolve_host(host: str, *, allow_private: bool = False, advice: str = "") ->
         pass
     try:
         resolved = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except UnicodeError as error:
+        raise PermanentError("the URL's host is not a valid host name", code="host") from error
     except OSError as error:
         if proxy_for(host) is not None:
             return []

@@ -80,8 +80,9 @@ def request(sender: Sender, params: RequestParams, context: Context) -> Success:
     for name, value in params.headers.items():
         if problem := header_problem(name, value):
             raise PermanentError(f"the header {name[:50]!r} {problem}", code="header")
+    own = {name.lower() for name in receiver.headers}
     headers = {
-        **params.headers,
+        **{name: value for name, value in params.headers.items() if name.lower() not in own},
         **receiver.headers,
         **sender.signature_headers(message_id, context.now, content or ""),
         "Idempotency-Key": message_id,
@@ -225,9 +226,10 @@ def _header_problem(params: Mapping[str, Any]) -> str | None:
 def _host_problem(settings: Settings, url: Any) -> str | None:
     try:
         target = httpx.URL(str(url))
-    except httpx.InvalidURL:
+        has_host = bool(target.host)
+    except (httpx.InvalidURL, ValueError):  # the second one for a wrong international name
         return "invalid URL: check the param `url`"
-    return NOT_ALLOWED if target.host and not is_allowed(target, settings) else None
+    return NOT_ALLOWED if has_host and not is_allowed(target, settings) else None
 
 
 class PostParams(Params):

@@ -118,7 +118,8 @@ class Sender:
     def _require_allowed(self, url: str) -> httpx.URL:
         try:
             target = httpx.URL(url)
-        except httpx.InvalidURL as error:
+            host = target.host
+        except (httpx.InvalidURL, ValueError) as error:  # the second one for a wrong international name
             raise PermanentError("invalid URL: check the param `url`") from error
         if _DOTS.search(url):
             raise PermanentError(
@@ -130,7 +131,7 @@ class Sender:
                 "the URL contains a user or password: remove them, and set HTTP_TARGETS_<NAME>_HEADER to the header "
                 "that the receiver asks for"
             )
-        if target.scheme != "https" and not (target.scheme == "http" and is_loopback(target.host)):
+        if target.scheme != "https" and not (target.scheme == "http" and is_loopback(host)):
             raise PermanentError("the URL must start with https://; http:// is allowed for loopback only")
         if not is_allowed(target, self.settings):
             raise PermanentError(NOT_ALLOWED, code="host")

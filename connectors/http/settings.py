@@ -52,7 +52,7 @@ def _split_hosts(value: object) -> object:
 def _check_url(value: SecretStr) -> SecretStr:
     try:
         has_host = bool(httpx.URL(value.get_secret_value()).host)
-    except httpx.InvalidURL:
+    except (httpx.InvalidURL, ValueError):  # the second one for a wrong international name
         has_host = False
     if not has_host:
         raise ValueError("must be a whole URL, such as https://hooks.example.com/abc")
@@ -94,7 +94,7 @@ def _check_target_url(variable: str, value: SecretStr) -> None:
     try:
         url = httpx.URL(value.get_secret_value())
         is_whole = bool(url.host) and url.scheme in ("http", "https") and not url.userinfo
-    except httpx.InvalidURL:
+    except (httpx.InvalidURL, ValueError):
         is_whole = False
     if not is_whole:
         raise ValueError(

@@ -63,7 +63,7 @@ def test_target_gets_its_header(service: StubServer) -> None:
         service, TARGETS_N8N=f"{service.url}/webhook/calls", TARGETS_N8N_HEADER=f"X-Key:  {SECRET_PART} "
     )
     with connect(http, settings) as sender:
-        sender.run("request", {"target": "N8N", "headers": {"X-Source": "heppu", "X-Key": "of the rule"}})
+        sender.run("request", {"target": "N8N", "headers": {"X-Source": "heppu", "x-key": "of the rule"}})
         sender.run("request", {"target": "zapier"})
     first, second = service.requests
     assert (first.path, first.headers["x-key"], first.headers["x-source"]) == (
@@ -215,6 +215,7 @@ def test_second_connection_has_targets_of_its_own(service: StubServer) -> None:
         ),
         ('{target: zapier, url: "https://a.example"}', "write either `target` or `url`, not both"),
         ("{}", "the step needs `target`"),
+        ('{url: "https://xn--/"}', "invalid URL"),
         ('{url: "https://a.example/x"}', "the URL's host is not in HTTP_ALLOWED_HOSTS"),
         ("{target: zapier, headers: {Authorization: Bearer x}}", "the header Authorization is a secret"),
         ("{target: zapier, headers: {Host: x}}", "the header 'Host' is set by the bridge itself"),

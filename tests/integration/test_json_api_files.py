@@ -154,6 +154,7 @@ def test_download_follows_redirects_to_allowed_hosts_only(server: StubServer, ap
         "https://localhost/a.mp3",
         "https:///a.mp3",
         "http://[::1/",
+        "https://xn--/a.mp3",
         "",
         "a.mp3",
     ],
@@ -174,6 +175,13 @@ def test_host_name_that_resolves_to_a_private_address_is_not_fetched(
     answer = (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [answer])
     failure = failure_of(download_file, "https://files.example/a.mp3")
+    assert (type(failure), getattr(failure, "code", "")) == (PermanentError, "host")
+
+
+@pytest.mark.parametrize("host", ["files..example", "f" * 64 + ".example"])
+def test_host_that_cannot_be_a_name_is_a_permanent_error(host: str) -> None:
+    """Python refuses such a name with an exception of its codec, before it asks DNS."""
+    failure = failure_of(download_file, f"https://{host}/a.mp3")
     assert (type(failure), getattr(failure, "code", "")) == (PermanentError, "host")
 
 
