@@ -14,6 +14,8 @@ from bridge.store.schema import ERASED
 
 _TAG: Final = re.compile(r"<(style|script|head)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 _BREAK: Final = re.compile(r"<(?:br|/p|/div|/li|/tr|/h[1-6])\b[^>]*>", re.IGNORECASE)
+_ESCAPES: Final = re.compile(r"\\([\\`*_~{}\[\]()<>&|#.=+-])|\u200b")
+"""What keeps a value of an event from being markup in a message to the team."""
 _MAX_DEPTH: Final = 3
 
 
@@ -48,7 +50,7 @@ def content_of(delivery: Mapping[str, Any]) -> Content:
         text = params.pop("text", None) or plain_text(page or "")
         return Content("email", text, subject, to, fields=_fields(params))
     if isinstance(params.get("text"), str) and delivery["action"].endswith((".post", ".notify")):
-        return Content("post", params.pop("text"), to=to, fields=_fields(params))
+        return Content("post", _as_read(params.pop("text")), to=to, fields=_fields(params))
     return Content("fields", to=to, fields=_fields(params))
 
 
@@ -56,6 +58,11 @@ def plain_text(page: str) -> str:
     """Return the text of an HTML message."""
     text = html.unescape(_TAG.sub("", _BREAK.sub("\n", page)))
     return re.sub(r"\n\s*\n\s*", "\n\n", text).strip()
+
+
+def _as_read(text: str) -> str:
+    """Return a message to the team without the escapes of its values: `Smith & Sons` instead of `Smith &amp; Sons`."""
+    return _ESCAPES.sub(lambda found: found[1] or "", html.unescape(text))
 
 
 def _fields(params: Mapping[str, Any], prefix: str = "", depth: int = 0) -> list[tuple[str, str]]:
