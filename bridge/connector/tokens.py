@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from bridge.clock import uptime
 from bridge.connector.deadline import attempt_deadline, remaining_seconds
 from bridge.errors import (
+    AccountError,
     AuthenticationError,
     DeliveryError,
     OutcomeUnknown,
@@ -50,6 +51,10 @@ class Token:
     """The refresh token that replaces the one in the settings."""
     url: str | None = None
     """Base URL of the API, if the provider tells it with the token."""
+
+    def __post_init__(self) -> None:
+        if self.expires_at is not None and self.expires_at.tzinfo is None:
+            raise TypeError("Token.expires_at needs a time zone: write datetime.now(UTC) + timedelta(...)")
 
 
 @dataclass(frozen=True)
@@ -181,6 +186,7 @@ class TokenSource:
 
     def _refreshed(self, refused: Token | None, spare: StoredToken | None) -> StoredToken:
         """Obtain a token under the claim, unless another process has done so right before it."""
+        stored: StoredToken | None = None
         try:
             stored = None if self._unsaved else self._store.read()
             if stored is not None and not _same(stored, refused) and stored.is_fresh(datetime.now(UTC)):
@@ -190,9 +196,15 @@ class TokenSource:
             # With a deadline of its own: obtaining a token is not what the attempt is to write.
             with attempt_deadline(uptime() + remaining_seconds(_WAIT_SECONDS)):
                 token = self._obtain(previous.token if previous else None)
+            if not isinstance(token, Token):
+                raise TypeError(
+                    f"the function of @connector.token returned {type(token).__name__}, not Token"
+                )
         except Exception as error:
             self._store.release()
             failure = _failure_of(error, self._classify)
+            if isinstance(failure, AuthenticationError) and (saved := self._saved_meanwhile(stored, refused)):
+                return saved
             if spare is not None and isinstance(failure, TransientError):
                 self._early_refresh_at = uptime() + _RETRY_SECONDS
                 return spare
@@ -202,6 +214,15 @@ class TokenSource:
             self._replaced_at = uptime()
         self._save()
         return self._held
+
+    def _saved_meanwhile(self, known: StoredToken | None, refused: Token | None) -> StoredToken | None:
+        """Return the token that another process has stored during the refresh: it used the refresh token first."""
+        try:
+            latest = self._store.read()
+        except (StoreUnavailable, AccountError):
+            return None
+        is_new = latest is not None and latest != known and not _same(latest, refused)
+        return latest if is_new else None
 
     def _save(self) -> None:
         """Store the token of this process. If the database is not available, try again when it is next used."""

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from pydantic import SecretStr
-from sqlalchemy import or_, select, update
+from sqlalchemy import Update, or_, select, update
 
 from bridge.connector.tokens import StoredToken, Token
 from bridge.errors import AccountError, StoreUnavailable
@@ -42,6 +42,8 @@ class StoredTokens:
         self._keys = keys
         self._required = required
         self._claim = uuid.uuid4().hex
+        self._replaced: str | None = None
+        """The stored value at the time of the last claim."""
 
     @cached_property
     def _sealer(self) -> Sealer:
@@ -79,15 +81,27 @@ class StoredTokens:
                     set_=claim,
                     where=or_(_TABLE.c.claimed_until.is_(None), _TABLE.c.claimed_until <= now),
                 )
-                .returning(_TABLE.c.connection)
+                .returning(_TABLE.c.value)
             )
-            return conn.execute(statement).scalar() is not None
+            row = conn.execute(statement).first()
+        if row is not None:
+            self._replaced = row.value
+        return row is not None
 
     def save(self, stored: StoredToken) -> None:
-        """Replace the token, unless another process has claimed the refresh since, and end the claim."""
+        """Replace the token, unless another process has replaced it since the claim, and end the claim.
+
+        A claim that has ended meanwhile is no reason to drop the token: it may have the only valid refresh token.
+        """
         value = self._sealer.seal(json.dumps(_to_json(stored)).encode()).decode()
+        is_first = or_(
+            _TABLE.c.claimed_by == self._claim, _TABLE.c.value.is_not_distinct_from(self._replaced)
+        )
+        statement = update(_TABLE).where(_TABLE.c.connection == self._connection, is_first)
         try:
-            self._end_claim(value=value, settings_fingerprint=self._fingerprint)
+            with self._database.write() as conn:
+                changed = conn.execute(statement.values(value=value, settings_fingerprint=self._fingerprint))
+                conn.execute(self._end_of_claim())
         except StoreUnavailable as error:
             log.error(
                 "token not stored yet",
@@ -96,19 +110,24 @@ class StoredTokens:
                 advice="make the database writable before this process ends: it stores the token with its next use",
             )
             raise
-        log.info("token stored", connection=self._connection)
+        if changed.rowcount:
+            log.info("token stored", connection=self._connection)
+        else:
+            log.warning(
+                "token not stored, because another process has stored one", connection=self._connection
+            )
 
     def release(self) -> None:
         """End the claim. If the database is not available, it ends by itself."""
         try:
-            self._end_claim()
+            with self._database.write() as conn:
+                conn.execute(self._end_of_claim())
         except StoreUnavailable as error:
             log.warning("claim of a token not ended", connection=self._connection, error=str(error))
 
-    def _end_claim(self, **values: str) -> None:
+    def _end_of_claim(self) -> Update:
         own = (_TABLE.c.connection == self._connection, _TABLE.c.claimed_by == self._claim)
-        with self._database.write() as conn:
-            conn.execute(update(_TABLE).where(*own).values(claimed_by=None, claimed_until=None, **values))
+        return update(_TABLE).where(*own).values(claimed_by=None, claimed_until=None)
 
 
 def _to_json(stored: StoredToken) -> dict[str, Any]:

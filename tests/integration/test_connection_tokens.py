@@ -232,9 +232,52 @@ def test_claim_of_a_process_that_died_ends_by_itself(database: Database) -> None
         conn.execute(update(schema.connection_tokens).values(claimed_until=past))
     assert second.claim(CLAIM_SECONDS)
     first.save(StoredToken(Token(SecretStr("late")), datetime.now(UTC)))
-    assert second.read() is None
-    second.release()
+    assert access(second.read().token) == "late"  # type: ignore[union-attr]
+    assert not first.claim(CLAIM_SECONDS)
+    second.save(StoredToken(Token(SecretStr("later")), datetime.now(UTC)))
+    first.save(StoredToken(Token(SecretStr("late")), datetime.now(UTC)))
+    assert access(first.read().token) == "later"  # type: ignore[union-attr]
     assert first.claim(CLAIM_SECONDS)
+
+
+def test_token_that_was_stored_late_is_not_lost(
+    database: Database, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database was down for longer than the claim, and the other process used the old refresh token in vain."""
+    first, second = store(database), store(database)
+    ours, theirs = provider.source(first), provider.source(second)
+    old = ours.current()
+    assert theirs.current() == old
+    with monkeypatch.context() as patched:
+        patched.setattr(first, "save", _unavailable)
+        assert access(ours.current(old)) == "access-2"
+    with database.write() as conn:
+        past = database.now(conn) - timedelta(seconds=1)
+        conn.execute(update(schema.connection_tokens).values(claimed_until=past))
+    provider.failure = PermanentError("400 invalid_grant")
+    with pytest.raises(AuthenticationError):
+        theirs.current(old)
+    assert access(ours.current()) == "access-2"
+    assert access(theirs.current(old)) == "access-2"
+
+
+def test_refused_refresh_uses_the_token_that_was_stored_meanwhile(database: Database) -> None:
+    first, second = store(database), store(database)
+    assert first.claim(0)
+
+    def obtain(_: Token | None) -> Token:
+        first.save(StoredToken(Token(SecretStr("first")), datetime.now(UTC)))
+        raise AuthenticationError("400 invalid_grant")
+
+    assert access(TokenSource(obtain, second).current()) == "first"
+
+
+@pytest.mark.parametrize("returned", [None, "access", {"access_token": "a"}])
+def test_function_that_returns_no_token_is_named(returned: Any) -> None:
+    with pytest.raises(TypeError, match="not Token"):
+        TokenSource(lambda _: returned).current()
+    with pytest.raises(TypeError, match="time zone"):
+        Token(SecretStr("a"), datetime(2030, 1, 1))  # noqa: DTZ001
 
 
 def test_stored_token_is_sealed(database: Database, provider: Provider) -> None:
@@ -322,7 +365,11 @@ def desk(**options: Any) -> Connector:
     def token(settings: DeskSettings, previous: Token | None) -> Token:
         """Exchange the refresh token."""
         refresh = previous.refresh if previous and previous.refresh else settings.refresh_token
-        form = {"grant_type": "refresh_token", "refresh_token": refresh, "client_id": "bridge"}
+        form: dict[str, str | SecretStr] = {
+            "grant_type": "refresh_token",
+            "refresh_token": refresh,
+            "client_id": "bridge",
+        }
         return request_token(
             f"{settings.url}/token", form, basic=("bridge", settings.client_secret), previous=previous
         )
