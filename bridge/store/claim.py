@@ -17,16 +17,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
-    BindParameter,
     Connection,
-    Select,
-    TextClause,
-    and_,
-    bindparam,
-    literal,
-    or_,
     select,
-    text,
 )
 
 from bridge.connector.callbacks import Channel
@@ -52,26 +44,20 @@ from bridge.store.connections import (
     total_cap_pause,
 )
 from bridge.store.database import EVENTS_TOPIC, Database
-from bridge.store.deliveries import DELIVERY_COLUMNS, Delivery
+from bridge.store.deliveries import Delivery
 from bridge.store.details import request_details, waits_for_details
+from bridge.store.due_deliveries import IS_WAITING, Selection, select_due
 from bridge.store.earlier_results import UseResults, render_results, waits_for_results
 from bridge.store.idempotency import reserve_keys
 from bridge.store.opt_out_queries import add_queries, waits_for_crm
-from bridge.store.opt_outs import recipient_lock_key
 from bridge.store.pause_history import record_pause_change
 from bridge.store.policy_inputs import PolicyConfig, decide_all, load_policy_data
-from bridge.store.request_budget import Due, RequestBudget, acquire_budget
+from bridge.store.request_budget import RequestBudget, acquire_budget
 from bridge.store.routing import events_by_delivery
 from bridge.store.transitions import Change, apply_transitions
 
 LEASE = timedelta(seconds=30)
 """How long a claimed delivery belongs to its worker; the deadline of every attempt is shorter."""
-MIN_CANDIDATES, MAX_CANDIDATES = 32, 400
-"""Due deliveries that one query selects, at least and at most. The maximum also ends the selection, because
-PostgreSQL can hold only a limited number of locks."""
-MAX_QUERIES = 4
-"""How often one claim queries for more due deliveries."""
-_TABLE = schema.deliveries
 _MIN_POLL_DELAY = timedelta(milliseconds=200)
 """How soon to poll again if a due delivery waits for its concurrency key, which another worker is using."""
 
@@ -110,7 +96,10 @@ def claim(
         budget = acquire_budget(
             conn, account, now, capacity.slots, capacity.per_second, capacity.requests_per_call
         )
-        selected = _select_due(database, conn, capacity, budget, now) if budget.calls else []
+        selection = Selection(
+            capacity.connection, budget.due, budget.calls, capacity.batch_size, capacity.max_batch_size
+        )
+        selected = select_due(database, conn, selection, now) if budget.calls else []
         if not selected:
             return ClaimedBatch((), _next_poll_delay(conn, capacity.connection, budget, now))
         events = events_by_delivery(database, conn, selected)
@@ -160,116 +149,6 @@ def claim(
     return ClaimedBatch(calls, timedelta(0))
 
 
-def _select_due(
-    database: Database, conn: Connection, capacity: Capacity, budget: RequestBudget, now: datetime
-) -> list[Delivery]:
-    """Select and lock enough due deliveries to fill the calls that may start; no two share a lock key."""
-    selected: list[Delivery] = []
-    keys: set[str] = set()
-    concurrency_keys: set[str] = set()
-    sizes: dict[str, int] = {}
-    calls = 0
-    limit = min(MAX_CANDIDATES, budget.calls * capacity.max_batch_size + MIN_CANDIDATES)
-    for _ in range(MAX_QUERIES):
-        parameters = {
-            "connection": capacity.connection,
-            "now": now,
-            "concurrency_keys": list(concurrency_keys),
-            "limit": limit,
-        }
-        rows = conn.execute(_DUE[budget.due], parameters).all()
-        for delivery in map(Delivery.from_row, rows):
-            batch_key = _batch_key(delivery)
-            batch_size = 1 if delivery.outcome_unknown_since else capacity.batch_size(delivery.action)
-            starts_call = sizes.get(batch_key, 0) % batch_size == 0
-            delivery_keys = lock_keys(delivery)
-            if not keys.isdisjoint(delivery_keys) or (starts_call and calls == budget.calls):
-                continue
-            calls += starts_call
-            sizes[batch_key] = sizes.get(batch_key, 0) + 1
-            keys |= delivery_keys
-            if delivery.concurrency_key is not None:
-                concurrency_keys.add(delivery.concurrency_key)
-            selected.append(delivery)
-        if len(rows) < limit or calls == budget.calls or len(selected) >= MAX_CANDIDATES:
-            break
-    database.lock(conn, keys)
-    return selected if database.is_sqlite else _drop_busy(conn, selected)
-
-
-def _due_statement(condition: TextClause) -> Select[*tuple[Any, ...]]:
-    """Select due deliveries whose concurrency key is neither running nor in `concurrency_keys`, oldest first.
-
-    The condition is literal, so that the partial index with this condition is used.
-    """
-    running = _TABLE.alias("running")
-    is_running = (
-        select(literal(1))
-        .where(text("running.state = 'running'"), running.c.concurrency_key == _TABLE.c.concurrency_key)
-        .correlate(_TABLE)
-        .exists()
-    )
-    concurrency_keys: BindParameter[str] = bindparam("concurrency_keys", expanding=True)
-    return (
-        select(*DELIVERY_COLUMNS)
-        .where(
-            _TABLE.c.connection == bindparam("connection"),
-            condition,
-            _TABLE.c.run_at <= bindparam("now"),
-            or_(
-                _TABLE.c.concurrency_key.is_(None),
-                and_(~is_running, _TABLE.c.concurrency_key.not_in(concurrency_keys)),
-            ),
-        )
-        .order_by(_TABLE.c.run_at)
-        .limit(bindparam("limit"))
-        .with_for_update(of=_TABLE, skip_locked=True)
-    )
-
-
-_IS_WAITING: Mapping[Due, TextClause] = {
-    "all": text("deliveries.state IN ('pending', 'retrying')"),
-    "no_messages": text(
-        "(deliveries.channel IS NULL OR deliveries.trigger = 'alert') AND deliveries.state IN ('pending', 'retrying')"
-    ),
-    "alerts": text("deliveries.trigger = 'alert' AND deliveries.state IN ('pending', 'retrying')"),
-}
-_DUE = {due: _due_statement(condition) for due, condition in _IS_WAITING.items()}
-
-
-def lock_keys(delivery: Delivery) -> set[str]:
-    """Return the keys to lock: concurrency key, idempotency key, recipient, and the count of `once`."""
-    keys = {f"idempotency {delivery.idempotency_key}"}
-    if delivery.concurrency_key is not None:
-        keys.add(f"concurrency {delivery.concurrency_key}")
-    if delivery.channel is not None and delivery.recipient is not None:
-        keys.add(recipient_lock_key(delivery.recipient))
-    if delivery.options.once:
-        keys.add(f"once {delivery.rule} {delivery.action} {delivery.once_value}")
-    return keys
-
-
-def _batch_key(delivery: Delivery) -> str:
-    """Return the key of the batches that a delivery may join: its action; a lookup is a call of its own."""
-    return f"lookup of {delivery.id}" if delivery.outcome_unknown_since else delivery.action
-
-
-def _drop_busy(conn: Connection, selected: list[Delivery]) -> list[Delivery]:
-    """Drop deliveries whose concurrency key another worker has used since, before this one held its lock."""
-    concurrency_keys = [item.concurrency_key for item in selected if item.concurrency_key is not None]
-    if not concurrency_keys:
-        return selected
-    table = schema.deliveries
-    busy = set(
-        conn.execute(
-            select(table.c.concurrency_key).where(
-                text("deliveries.state = 'running'"), table.c.concurrency_key.in_(concurrency_keys)
-            )
-        ).scalars()
-    )
-    return [item for item in selected if item.concurrency_key not in busy]
-
-
 def _next_poll_delay(conn: Connection, name: str, budget: RequestBudget, now: datetime) -> timedelta | None:
     """Return how soon a delivery may be due on this connection, as far as known now."""
     if budget.available_at is not None:
@@ -277,7 +156,7 @@ def _next_poll_delay(conn: Connection, name: str, budget: RequestBudget, now: da
     table = schema.deliveries
     next_at: datetime | None = conn.execute(
         select(table.c.run_at)
-        .where(table.c.connection == name, _IS_WAITING[budget.due])
+        .where(table.c.connection == name, IS_WAITING[budget.due])
         .order_by(table.c.run_at)
         .limit(1)
     ).scalar_one_or_none()

@@ -22,6 +22,7 @@ from sqlalchemy.pool import QueuePool
 from bridge.clock import Clock
 from bridge.dropped_fields import DroppedFields
 from bridge.errors import ConfigError, StoreUnavailable
+from bridge.store.crowded_keys import CrowdedKeysCache
 from bridge.store.driver_errors import translate_errors
 from bridge.store.event_cache import EventCache
 from bridge.store.ingest_priority import IngestPriority
@@ -78,6 +79,7 @@ class Database:
         self.write_health = WriteHealth()
         self.ingest_priority = IngestPriority()
         self.event_cache = EventCache()
+        self.crowded_keys = CrowdedKeysCache()
         self._pending_topics: dict[Connection, tuple[set[str], ChangeListener | None]] = {}
         self.listeners: list[ChangeListener] = []
         """Called in this process after each commit that published topics."""

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from bridge.clock import uptime
 from bridge.errors import (
     AuthenticationError,
     OutcomeUnknown,
@@ -23,13 +24,15 @@ from bridge.rules.quiet_hours import ALL_DAY, NIGHT, QuietHours, QuietWindow, ev
 from bridge.store.claim import LEASE
 from bridge.store.connections import all_connections, pause, pause_columns, resume
 from bridge.store.contact_cache import StoredContactCache, cached_time_zones
+from bridge.store.crowded_keys import CrowdedKeys
 from bridge.store.database import Database
+from bridge.store.deliveries import Delivery
 from bridge.store.erase import erase
 from bridge.store.opt_out_list import list_opt_outs
 from bridge.store.opt_outs import OptOutChange, save_opt_out
 from bridge.store.policy_inputs import PolicyConfig
 from bridge.store.results import record_results
-from bridge.store.schema import connections
+from bridge.store.schema import connections, deliveries
 from bridge.worker.result_policy import MAX_INTERRUPTIONS
 from tests.integration.engine import NO_QUIET, Engine
 
@@ -644,3 +647,47 @@ def test_lookup_limit_does_not_count_time_while_paused(engine: Engine, cause: st
     engine.provider.on_lookup = fail_once
     engine.run_for(minutes=1)
     assert engine.show(delivery_id)["state"] == "succeeded"
+
+
+def test_deliveries_that_wait_for_one_key_are_not_read_by_each_claim(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event, now = engine.event(), engine.database.clock.now()
+    keys = ["desk|crowded"] * 60 + [f"desk|{number}" for number in range(30)]
+    rows = [
+        engine.delivery_row("post", event, concurrency_key=key, idempotency_key=f"post {number}")
+        | {"run_at": now - timedelta(seconds=100 - number)}
+        for number, key in enumerate(keys)
+    ]
+    with engine.database.write() as conn:
+        conn.execute(deliveries.insert(), rows)
+    read, claimed = [], list[str]()
+    from_row = Delivery.from_row
+    monkeypatch.setattr(Delivery, "from_row", lambda row: read.append(row) or from_row(row))
+    reads = []
+    while calls := engine.claim():
+        reads.append(len(read))
+        claimed += [item.delivery.id for call in calls for item in call]
+        record_results(engine.database, [item for call in calls for item in engine.attempt(call)])
+        read.clear()
+    crowded, others = [row["id"] for row in rows[:60]], [row["id"] for row in rows[60:]]
+    assert [item for item in claimed if item in crowded] == crowded
+    assert [item for item in claimed if item in others] == others
+    assert claimed.index(others[-1]) < claimed.index(crowded[12])
+    assert reads[0] > 36
+    assert sum(reads[1:]) / len(reads[1:]) < 8
+
+
+def test_key_that_is_no_longer_crowded_is_claimed_as_any_other(engine: Engine) -> None:
+    event, now = engine.event(), engine.database.clock.now()
+    known = CrowdedKeys(now - timedelta(seconds=1), frozenset({"desk|one", "desk|two"}), uptime() + 100)
+    engine.database.crowded_keys._by_connection["desk"] = known
+    seconds = {"desk|one": 0, "desk|two": 5, "desk|three": 0}
+    rows = [
+        engine.delivery_row("post", event, concurrency_key=key, idempotency_key=f"post {key}")
+        | {"run_at": now - timedelta(seconds=before)}
+        for key, before in seconds.items()
+    ]
+    with engine.database.write() as conn:
+        conn.execute(deliveries.insert(), rows)
+    assert {item.delivery.concurrency_key for call in engine.claim() for item in call} == set(seconds)
