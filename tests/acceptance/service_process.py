@@ -15,11 +15,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir, contextmanager, redirect_stderr
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
 from unittest.mock import patch
+from urllib.request import urlopen
 
 import httpx
 from typer.testing import CliRunner
@@ -200,6 +202,7 @@ def _is_free(lock: IO[bytes]) -> bool:
 
 def _ready(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/readyz", timeout=1).status_code == 200
-    except httpx.HTTPError:
+        with urlopen(f"{url}/readyz", timeout=1) as response:  # costs less than a client of httpx
+            return bool(response.status == 200)
+    except (OSError, HTTPException):
         return False

@@ -137,15 +137,17 @@ def test_worker_stops_immediately_if_the_server_dies_before_it_has_read_all_mess
 def test_worker_exits_with_server_and_releases_the_lock(tmp_path: Path, sandbox: RunningSandbox) -> None:
     (tmp_path / "rules.yaml").write_text(RULES)
     with running_service(tmp_path, sandbox.environment) as running:
-        worker = eventually(lambda: worker_of(running))
+        _post(running, "call.completed")
+        assert eventually(lambda: delivery_states(running) == ["succeeded"])  # the worker has started
+        worker = worker_of(running)
         running.process.kill()
         running.process.wait()
         with running_service(
             tmp_path, sandbox.environment
         ) as successor:  # waits for the lock, which the worker of the killed server still holds
-            assert eventually(lambda: not _runs(worker), 5)
+            assert eventually(lambda: not _runs(worker))
             _post(successor, "call.completed")
-            assert eventually(lambda: delivery_states(successor) == ["succeeded"])
+            assert eventually(lambda: delivery_states(successor) == ["succeeded"] * 2)
 
 
 def test_signal_to_both_processes_stops_gracefully(service: ServiceProcess, sandbox: RunningSandbox) -> None:
