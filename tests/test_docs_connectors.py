@@ -27,7 +27,7 @@ CRM_PAGE = (ROOT / "docs" / "connectors-crm.md").read_text("utf-8")
 TESTING_PAGE = (ROOT / "docs" / "connector-testing.md").read_text("utf-8")
 HEADINGS = re.findall(r"^## (.+)$", PAGE, flags=re.MULTILINE)
 SECTIONS = dict(zip(HEADINGS, re.split(r"^## .+$", PAGE, flags=re.MULTILINE)[1:], strict=True))
-KNOWN_ELSEWHERE = {"Literal", "SecretStr", "ProxyManager", "None", "Link", "False", "True"}
+KNOWN_ELSEWHERE = {"Literal", "SecretStr", "ProxyManager", "RecordExistsError", "None", "Link", "False", "True"}
 
 
 @dataclass(frozen=True)

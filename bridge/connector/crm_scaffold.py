@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import httpx
 from pydantic import SecretStr
 
 from bridge.connector import (
@@ -25,13 +26,16 @@ from bridge.connector import (
     Context,
     JsonApi,
     Limits,
+    NewContact,
     ProviderUrl,
     Success,
+    json_object,
+    parse_retry_after,
     per_conversation,
     search_digits,
     write_for_contact,
 )
-from bridge.errors import PermanentError
+from bridge.errors import DeliveryError, PermanentError, TransientError
 
 MAX_TEXT = 10_000
 """Characters that the text of an activity may have in $title."""
@@ -52,8 +56,37 @@ connector = Connector(
     limits=Limits(per_second=5, concurrency=4),
     description="Logs calls in $title.",
     group=ConnectorGroup.CRM,
-    build_client=lambda settings: JsonApi("$title", settings.url, bearer=settings.token),
 )
+
+
+@connector.client
+def client(settings: Settings) -> JsonApi:
+    """Return the client of a connection, which threads share."""
+    return JsonApi(
+        "$title",
+        settings.url,
+        bearer=settings.token,
+        refusal=refusal,
+    )
+
+
+class RecordExistsError(PermanentError):
+    """The CRM has the record already, and its response names it."""
+
+    def __init__(self, record_id: str) -> None:
+        super().__init__("$title has this record already", code="exists")
+        self.record_id = record_id
+
+
+def refusal(response: httpx.Response) -> DeliveryError | None:
+    """Return the error that the CRM reports in its own words; None leaves the response to its HTTP status."""
+    body = json_object(response)
+    if response.status_code == 409 and body.get("existing_id"):
+        return RecordExistsError(str(body["existing_id"]))
+    if response.status_code == 423:
+        wait = parse_retry_after(response.headers.get("Retry-After"))
+        return TransientError("a user of $title has the record open", retry_after=wait)
+    return None
 
 
 @connector.check
@@ -77,11 +110,11 @@ class Contacts:
         digits = [form for phone in phones for form in search_digits(phone)]
         return [match for form in digits for match in self._search("phone", form)]
 
-    def create(self, queries: Sequence[ContactQuery]) -> list[str]:
-        """Create one contact per query and return their IDs."""
+    def create(self, queries: Sequence[ContactQuery]) -> list[NewContact]:
+        """Create one contact per query."""
         return [self._create(query) for query in queries]
 
-    def _create(self, query: ContactQuery) -> str:
+    def _create(self, query: ContactQuery) -> NewContact:
         details = query.details
         fields = {
             "first_name": details.first_name,
@@ -90,7 +123,11 @@ class Contacts:
             "email": details.email,
             "phone": details.phone,
         }
-        return str(self._crm.write("POST", "/contacts", json=filled(query.new_fields | fields), holds="id"))
+        body = filled(query.new_fields | fields)
+        try:
+            return NewContact(str(self._crm.write("POST", "/contacts", json=body, holds="id")))
+        except RecordExistsError as error:
+            return NewContact(error.record_id, existing=True)
 
     def _search(self, field: str, value: str) -> list[ContactMatch]:
         contacts = self._crm.pages(
@@ -207,10 +244,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
+
 from bridge.connector import Success
+from bridge.errors import TransientError
 from bridge.testing import (
     ConnectorConformance,
     Received,
@@ -248,6 +289,8 @@ class FakeCrm:
         def create(request: Received) -> Reply:
             if request.json.get("contact_id", "") not in ("", *self.contacts):
                 return Reply(422, {"error": "no such contact"})
+            if name == "contacts" and (taken := self.find_address(request.json)):
+                return Reply(409, {"existing_id": taken})
             record_id = f"{name}-{len(records) + 1}"
             records[record_id] = request.json | {"id": record_id}
             return Reply(201, records[record_id])
@@ -270,6 +313,13 @@ class FakeCrm:
         self.server.answer("POST", f"/{name}", create)
         self.server.answer("GET", f"/{name}", find)
         self.server.answer("*", f"/{name}/*", one)
+
+    def find_address(self, contact: Mapping[str, Any]) -> str | None:
+        """Return the contact that has the email address, also as one that the search does not cover."""
+        for record_id, record in self.contacts.items():
+            if contact.get("email", "") in (record.get("email"), record.get("old_email")):
+                return record_id
+        return None
 
     def drop_next_response(
         self, when: Literal["before", "after"], *, nth: int = 1, status: int | None = None
@@ -311,6 +361,22 @@ def test_call_is_logged_at_an_existing_contact() -> None:
         log_call(provider, {"metadata.contactEmail": None})
         [call] = provider.activities.values()
     assert (call["contact_id"], list(provider.contacts)) == ("contacts-1", ["contacts-1"])
+
+
+def test_call_is_logged_at_the_contact_that_the_crm_names() -> None:
+    with fake_provider() as provider:
+        provider.contacts["contacts-1"] = {"id": "contacts-1", "old_email": "maya@lindqvist.example"}
+        log_call(provider, {"metadata.contactPhone": None})
+        [call] = provider.activities.values()
+    assert (call["contact_id"], list(provider.contacts)) == ("contacts-1", ["contacts-1"])
+
+
+def test_record_that_a_user_has_open_is_tried_again_later() -> None:
+    with fake_provider() as provider:
+        provider.server.fail(Reply(423, headers={"Retry-After": "30"}))
+        with pytest.raises(TransientError) as caught:
+            log_call(provider, {})
+    assert caught.value.retry_after == timedelta(seconds=30)
 
 
 def test_later_event_updates_the_call_and_keeps_what_it_does_not_say() -> None:
