@@ -187,6 +187,12 @@ def name_variables_of(error: AccountError, connector: Connector, connection: str
     error.fix = name_variables(error.fix, connector, connection)
 
 
+SEALING_KEY_NEEDED = (
+    "set BRIDGE_SECRET_KEY: the refresh token changes with every use, and is stored encrypted with that key"
+)
+"""What a connection whose first refresh token is a setting needs besides its own settings."""
+
+
 def read_settings(connector: Connector, connection: str, environ: Mapping[str, str]) -> ConnectorSettings:
     """Return the connection's settings. Raise ConfigError with the names of missing or invalid variables."""
     prefix = connector.settings.prefix(connection)

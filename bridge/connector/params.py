@@ -115,8 +115,13 @@ def param(
     the event are escaped: only the rule's own text can contain markup. `must_be` describes what `pattern` accepts, for
     error messages: "a HubSpot ticket ID (digits only)". A rule can set a `team_only` param only in a message whose
     recipient it names itself, and only without a template. A text that is longer than `truncate` characters is cut and
-    ends in `…`; the result says so. `constraints` are pydantic's (`max_length=1600`, which is an error, `ge=0`).
+    ends in `…`; the result says so. HTML and Slack's markup cannot be cut. `constraints` are pydantic's
+    (`max_length=1600`, which is an error, `ge=0`).
     """
+    if truncate is not None and markup in ("html", "slack"):
+        raise TypeError(
+            f"truncate may cut a tag of {markup} in half: set max_length, or shorten it in the action"
+        )
     extra: dict[str, Any] = {"example": example}
     if must_be is not None:
         extra["must_be"] = must_be

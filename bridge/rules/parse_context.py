@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from bridge.connector.discovery import Registry, read_settings
+from bridge.connector.discovery import SEALING_KEY_NEEDED, Registry, read_settings
 from bridge.connector.params import MarkupLanguage
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, ConfigError
 from bridge.events import EVENT_TYPES
 from bridge.json_values import describe_type
 from bridge.rules import retired
@@ -167,7 +167,10 @@ class ParseContext:
             return
         self.checked_connections.add(connection)
         try:
-            read_settings(self.registry.connector(connector), connection, self.environ)
+            found = self.registry.connector(connector)
+            read_settings(found, connection, self.environ)
+            if found.first_refresh_token is not None and not self.environ.get("BRIDGE_SECRET_KEY"):
+                raise ConfigError(SEALING_KEY_NEEDED)
         except BridgeError as error:
             hint = f"set it in the environment or in .env; see `bridge connectors show {connector}`"
             self.error(node, f"connection `{connection}`: {error}", hint, connection)

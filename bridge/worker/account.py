@@ -20,6 +20,7 @@ from pydantic import BaseModel, SecretStr
 from bridge.clock import uptime
 from bridge.connector import Action, Connector, ConnectorSettings, Limits
 from bridge.connector.deadline import Quota
+from bridge.connector.discovery import SEALING_KEY_NEEDED
 from bridge.connector.tokens import TokenStore
 from bridge.errors import ConfigError
 from bridge.store.database import ALL_TOPICS, Database
@@ -172,9 +173,7 @@ def shared_token_store(
     if not keys:
         if first is None:
             return None
-        raise ConfigError(
-            "set BRIDGE_SECRET_KEY: the refresh token changes with every use, and is stored encrypted with that key"
-        )
+        raise ConfigError(SEALING_KEY_NEEDED)
     values = settings.model_dump()
     fingerprint = _fingerprint(connection, values if first is None else {first: values[first]})
     return StoredTokens(database, connection, fingerprint, keys, required=first is not None)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from bridge.connector import (
     request_token,
 )
 from bridge.connector.deadline import attempt_deadline, has_written
+from bridge.connector.discovery import Registry
 from bridge.connector.tokens import CLAIM_SECONDS, MemoryTokenStore, StoredToken, TokenStore
 from bridge.errors import (
     AccountError,
@@ -41,6 +43,7 @@ from bridge.errors import (
     StoreUnavailable,
     TransientError,
 )
+from bridge.rules.load import load
 from bridge.store import schema
 from bridge.store.database import Database
 from bridge.store.tokens import StoredTokens
@@ -462,6 +465,23 @@ def test_refresh_token_that_changes_needs_a_key(database: Database) -> None:
         shared_token_store(database, rotating, "desk", settings, ())
     with pytest.raises(TypeError, match="not one of its settings"):
         desk(first_refresh_token="refresh")
+
+
+def test_rules_are_checked_for_the_key_that_seals_tokens(tmp_path: Path) -> None:
+    (tmp_path / "desk.py").write_text(
+        "from tests.integration.test_connection_tokens import desk\n"
+        "connector = desk(first_refresh_token='refresh_token')\n"
+    )
+    rule = (
+        "version: 1\nrules: [{name: a, when: call.busy, do: [{use: desk.open_ticket, with: {subject: a}}]}]\n"
+    )
+    environ = {"DESK_URL": "https://desk.example"}
+    registry = Registry([tmp_path])
+    [found] = load(rule, path="rules.yaml", registry=registry, environ=environ).diagnostics
+    assert (found.level, found.connection) == ("error", "desk")
+    assert "set BRIDGE_SECRET_KEY" in found.text
+    environ["BRIDGE_SECRET_KEY"] = "a key with which tokens are sealed"
+    assert load(rule, path="rules.yaml", registry=registry, environ=environ).diagnostics == ()
 
 
 def test_refresh_token_that_changed_outlives_changes_of_other_settings(

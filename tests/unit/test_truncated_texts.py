@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import pytest
 
@@ -50,6 +51,12 @@ def comments(client: object, items: Sequence[BatchItem[Comment]]) -> list[Succes
 def test_longer_text_is_cut_and_the_result_says_so(text: str, sent: str, detail: str) -> None:
     with connect(connector, {}) as connected:
         assert connected.run("comment", {"text": text}) == Success(id=sent, detail=detail)
+
+
+@pytest.mark.parametrize("markup", ["html", "slack"])
+def test_text_with_tags_is_not_cut(markup: Literal["html", "slack"]) -> None:
+    with pytest.raises(TypeError, match="cut a tag"):
+        param(None, "Text.", truncate=10, markup=markup)
 
 
 def test_each_delivery_of_a_batch_has_its_own_note() -> None:
