@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from bridge.connector.api import Action
+from bridge.connector.param_types import as_yaml
 from bridge.connector.params import (
     ConnectorSettings,
     MarkupLanguage,
@@ -302,4 +302,4 @@ def _example(action: Action, location: tuple[Any, ...]) -> str:
     example = example_of(info) if info else None
     if example is None:
         return ""
-    return f"for example, `{name}: {example if isinstance(example, str) else json.dumps(example)}`"
+    return f"for example, `{name}: {as_yaml(example)}`"

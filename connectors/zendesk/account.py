@@ -25,7 +25,7 @@ _NAME_KEYS = {"ticket_fields": "title", "custom_statuses": "agent_label"}
 """Kind of record -> the key of its name, if that is not `name`."""
 NOUNS = {
     "groups": "group", "brands": "brand", "ticket_forms": "ticket form",
-    "ticket_fields": "ticket field", "custom_statuses": "ticket status",
+    "ticket_fields": "custom ticket field", "custom_statuses": "ticket status",
 }  # fmt: skip
 
 
@@ -174,7 +174,12 @@ class Account:
 
 
 def _is_in_use(record: Mapping[str, Any]) -> bool:
-    return record.get("active") is not False and not record.get("deleted")
+    """Return whether rules can name a record: it is active, and no field that every ticket has (`removable: false`)."""
+    return (
+        record.get("active") is not False
+        and not record.get("deleted")
+        and record.get("removable") is not False
+    )
 
 
 def _reference_of(audit: Mapping[str, Any]) -> Any:

@@ -258,7 +258,7 @@ def test_names_of_the_account_become_ids_and_custom_fields_get_their_type(
         ({"group": "Nobody"}, "no group `Nobody`"),
         ({"assignee": EMAIL}, "no agent of Zendesk"),
         ({"status": "Waiting"}, "no ticket status `Waiting`"),
-        ({"custom_fields": {"Old field": "x"}}, "no ticket field `Old field`"),
+        ({"custom_fields": {"Old field": "x"}}, "no custom ticket field `Old field`"),
         ({"custom_fields": {"Product area": "Boat"}}, "one of City bike, E-bike"),
         ({"custom_fields": {"Rating": "good"}}, "a whole number"),
     ],

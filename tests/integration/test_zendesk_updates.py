@@ -274,9 +274,10 @@ def test_dashboard_links_to_tickets_and_says_where_to_look(zendesk: CrmConnectio
         ({"assignee": "bob@harbourlight.example"}, "no agent of Zendesk has the email address", ""),
         (
             {"custom_fields": {"Order nr": "{{ event.summary }}"}},
-            "no ticket field `Order nr`",
+            "no custom ticket field `Order nr`",
             "did you mean",
         ),
+        ({"custom_fields": {"Subject": "Brakes"}}, "Zendesk has no custom ticket field `Subject`", "one of"),
         (
             {"custom_fields": {"Product area": "Boat"}},
             "does not accept `Boat`",

@@ -24,7 +24,7 @@ def default_setup() -> dict[str, list[Record]]:
             _named(502, "Repairs", active=True),
         ],
         "ticket_fields": [
-            _field(600, "Subject", "subject"),
+            _field(600, "Subject", "subject") | {"removable": False},
             _field(601, "Order number", "text"),
             _field(602, "Product area", "tagger", ("City bike", "area_city"), ("E-bike", "area_ebike")),
             _field(603, "Callback wanted", "checkbox"),
@@ -66,7 +66,7 @@ def _named(record_id: int, name: str, **more: Any) -> Record:
 
 
 def _field(field_id: int, title: str, kind: str, *options: tuple[str, str]) -> Record:
-    field: Record = {"id": field_id, "title": title, "type": kind, "active": True}
+    field: Record = {"id": field_id, "title": title, "type": kind, "active": True, "removable": True}
     if options:
         field["custom_field_options"] = [{"name": name, "value": value} for name, value in options]
     return field

@@ -105,7 +105,9 @@ def apply_values(
 
 
 def _custom_fields(current: list[Record], changes: Any, setup: Mapping[str, list[Record]]) -> list[Record]:
-    fields = {field["id"]: field for field in setup["ticket_fields"] if field["active"]}
+    fields = {
+        field["id"]: field for field in setup["ticket_fields"] if field["active"] and field["removable"]
+    }
     values = {item["id"]: item["value"] for item in current}
     for item in changes or ():
         field = fields.get(item.get("id"))
