@@ -27,7 +27,16 @@ CRM_PAGE = (ROOT / "docs" / "connectors-crm.md").read_text("utf-8")
 TESTING_PAGE = (ROOT / "docs" / "connector-testing.md").read_text("utf-8")
 HEADINGS = re.findall(r"^## (.+)$", PAGE, flags=re.MULTILINE)
 SECTIONS = dict(zip(HEADINGS, re.split(r"^## .+$", PAGE, flags=re.MULTILINE)[1:], strict=True))
-KNOWN_ELSEWHERE = {"Literal", "SecretStr", "ProxyManager", "RecordExistsError", "None", "Link", "False", "True"}
+KNOWN_ELSEWHERE = {
+    "Literal",
+    "SecretStr",
+    "ProxyManager",
+    "RecordExistsError",
+    "None",
+    "Link",
+    "False",
+    "True",
+}
 
 
 @dataclass(frozen=True)
@@ -250,6 +259,16 @@ def test_every_hook_of_the_suite_is_described() -> None:
     hooks = {name for name, value in vars(SuiteBase).items() if callable(value) and not name.startswith("_")}
     rows = re.findall(r"^\| `(\w+)\(.*?` \|", TESTING_PAGE, flags=re.MULTILINE)
     assert hooks == set(rows)
+
+
+def test_messages_of_the_testing_page_are_those_of_the_suite() -> None:
+    sources = [path.read_text("utf-8") for path in (ROOT / "bridge" / "testing").glob("*.py")]
+    suite = re.sub(r'"\s*\n\s*f?"', "", "\n".join(sources))  # a message of several lines
+    table = TESTING_PAGE.split("| The message | The usual cause |")[1].partition("\n\n")[0]
+    quoted = [text for row in table.splitlines() for text in re.findall(r"`([^`]+)`", row.split(" | ")[0])]
+    parts = [part.strip() for text in quoted for part in re.split(r"\.\.\.|\d+ ?|TransientError", text)]
+    assert len(parts) > 10
+    assert [part for part in parts if part not in suite] == []
 
 
 def test_testing_page_lists_exactly_the_exported_tools() -> None:
