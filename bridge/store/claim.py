@@ -181,9 +181,8 @@ def _apply_other_decisions(
                     crms[delivery.id] = ask
                 elif needs_details:
                     without_details.append(delivery)
-                if ask or needs_details:
-                    # While it waits, keep the last error.
-                    detail = delivery.detail or detail if _waits_for_provider(delivery) else detail
+                if (ask and waits_for_crm(delivery)) or (needs_details and waits_for_details(delivery)):
+                    detail = delivery.detail or detail  # the last error, while it waits
                 transition = Transition.rescheduled(delivery, until, detail)
             case Cancel(_, detail):
                 transition = Transition.cancelled(delivery, detail)

@@ -132,6 +132,19 @@ def waiting_count(database: Database) -> int:
         return int(conn.execute(select(func.count()).select_from(schema.opt_out_queries)).scalar_one())
 
 
+@pytest.mark.parametrize(
+    "waited_for", ["results: waits for desk.open_ticket (dlv_1), which is pending", None]
+)
+def test_answer_sends_a_message_that_waited_for_something_else_before(
+    bridge: CrmEngine, waited_for: str | None
+) -> None:
+    bridge.deliver("send")
+    with bridge.engine.database.write() as conn:
+        conn.execute(schema.deliveries.update().values(detail=waited_for))
+    bridge.run()
+    assert bridge.recipients() == [PHONE]
+
+
 def failing(error: Callable[[], Exception]) -> Callable[[Sequence[str]], None]:
     def fail(_addresses: Sequence[str]) -> None:
         raise error()
