@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Text, literal, null, select, union_all
 
 from bridge.contacts.address import address_key
 from bridge.ids import id_at
+from bridge.policy import CHANNELS
 from bridge.store import schema
 from bridge.store.contact_links import linked_addresses
 from bridge.store.database import Database
@@ -69,7 +70,12 @@ def show_opt_outs(
         if hash_address is not None:
             stored.update(*map(hash_address, names))
             own_names.update(hash_address(own))
-        query = _entries(database.now(conn), [lambda table: table.c.address.in_(stored)])
+        # Naming the channels lets the primary keys find the rows.
+        conditions: list[_Condition] = [
+            lambda table: table.c.channel.in_(CHANNELS),
+            lambda table: table.c.address.in_(stored),
+        ]
+        query = _entries(database.now(conn), conditions)
         rows = conn.execute(query.order_by(query.selected_columns.id.desc()))
         return [dict(row._mapping) | {"other_address": row.address not in own_names} for row in rows]
 

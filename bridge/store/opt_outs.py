@@ -140,6 +140,8 @@ def save_opt_out(database: Database, *changes: OptOutChange) -> set[tuple[str, s
             conn, [(change.channel, change.address) for change in by_operators if not change.opted_out]
         )
         for change in by_operators:
+            if not change.opted_out and change.key not in changed:
+                continue  # there was nothing to remove
             detail = {"channel": change.channel} | ({"reason": change.reason} if change.reason else {})
             action = "opt_out" if change.opted_out else "opt_in"
             record_audit(conn, now, change.actor or "", action, [mask_address(change.address)], detail)

@@ -50,6 +50,7 @@ from bridge.store.opt_out_queries import FlagsByChannel, addresses_to_query, cac
 from bridge.store.opt_outs import AddressHasher, active_opt_outs
 from bridge.store.routing import delivery_row, read_events
 from bridge.store.undeliverable import undeliverable_addresses
+from bridge.store.unindexed import unindexed
 from bridge.telemetry import log
 
 UNDECIDED_RETRY_INTERVAL = timedelta(minutes=1)
@@ -204,20 +205,24 @@ def _later_events(database: Database, conn: Connection, deliveries: Sequence[Del
         return []
     events = schema.events
     event_types = {event_type for delivery in cancellable for event_type in delivery.options.cancel_on}
-    triggers = select(events.c.conversation_id, events.c.phone, events.c.email).where(
-        events.c.id.in_([delivery.event_id for delivery in cancellable])
-    )
-    trigger = triggers.cte("trigger_event")
-    columns = events.c["id", "dedupe_key", "type", "conversation_id", "phone", "email", "occurred_at"]
-    queries = [
-        select(*columns).join(trigger, events.c[shared] == trigger.c[shared])
-        for shared in ("conversation_id", "phone", "email")
-    ]
+    shared = events.c["conversation_id", "phone", "email"]
+    is_trigger = events.c.id.in_([delivery.event_id for delivery in cancellable])
+    triggers = conn.execute(select(*shared).where(is_trigger)).all()
     since = min(delivery.occurred_at for delivery in cancellable) - MAX_CLOCK_DIFFERENCE
-    later = union(
-        *(query.where(events.c.type.in_(event_types), events.c.occurred_at >= since) for query in queries)
-    )
-    rows = conn.execute(later).all()
+    columns = events.c["id", "dedupe_key", "type", "conversation_id", "phone", "email", "occurred_at"]
+    # Lists of values, not a join: with statistics, SQLite would read all events and look for each in the triggers.
+    rows = conn.execute(
+        union(
+            *(
+                select(*columns).where(
+                    column.in_({trigger[index] for trigger in triggers if trigger[index] is not None}),
+                    unindexed(events.c.type).in_(event_types),
+                    events.c.occurred_at >= since,
+                )
+                for index, column in enumerate(shared)
+            )
+        )
+    ).all()
     # Compare Heppu's own timestamps: `occurred_at` is at most `received_at`, by the bridge's clock.
     bodies = read_events(database, conn, {row.id for row in rows})
     return [

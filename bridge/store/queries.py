@@ -19,6 +19,7 @@ from bridge.store.contact_rows import events_of, narrow
 from bridge.store.database import Database
 from bridge.store.event_rows import event_from_row
 from bridge.store.traces import TraceReader
+from bridge.store.unindexed import unindexed
 
 STATES = tuple(DeliveryState)
 REASONS = (*SuppressReason, *FailureReason)
@@ -111,7 +112,7 @@ def page_of_events(
     cursor: str | None,
     criteria: EventCriteria,
 ) -> Page:
-    """Return these columns, with `id` among them, of a page of events. Raise NotFound if `person` is not stored."""
+    """Return these columns, with `id` and `received_at`, of a page of events. Raise NotFound for an unknown `person`."""
     query, rest = select(*columns), list[ColumnElement[bool]]()
     since, until = criteria.get("since"), criteria.get("until")
     ids, conversation = criteria.get("ids"), criteria.get("conversation")
@@ -127,8 +128,7 @@ def page_of_events(
         query = query.where(_EVENTS.c.id.in_(ids))
     if conversation is not None:
         query = query.where(_EVENTS.c.conversation_id == conversation)
-    if (event_type := criteria.get("event_type")) is not None:
-        rest.append(_EVENTS.c.type == event_type)
+    event_type = criteria.get("event_type")
     if criteria.get("without_deliveries"):
         has_deliveries = exists().where(schema.deliveries.c.event_id == _EVENTS.c.id)
         rest += [_EVENTS.c.routed_at.is_not(None), ~has_deliveries]
@@ -136,11 +136,27 @@ def page_of_events(
     if (person := criteria.get("person")) is not None:
         contact = addresses_of_event(conn, person)
     if contact:
-        narrowed = narrow(query.where(*rest), events_of(contact))
+        narrowed = narrow(query.where(*rest, *_has_type(event_type)), events_of(contact))
         return read_page(conn, narrowed, narrowed.selected_columns.id, limit, cursor)
     if criteria.get("unreadable") or ids is not None or conversation is not None:
-        return read_page(conn, query.where(*rest), _EVENTS.c.id, limit, cursor)
-    return _read_received(conn, query, rest, limit, cursor)
+        return read_page(conn, query.where(*rest, *_has_type(event_type)), _EVENTS.c.id, limit, cursor)
+    if event_type is None or rest or criteria.get("not_routed"):
+        return _read_received(conn, query, [*rest, *_has_type(event_type)], limit, cursor)
+    # Routed events have an index by type. The few that wait are read as they came.
+    routed = query.where(_EVENTS.c.type == event_type, _EVENTS.c.routed_at.is_not(None))
+    waiting = query.where(*_has_type(event_type), _EVENTS.c.routed_at.is_(None))
+    pages = [_read_received(conn, part, (), limit, cursor) for part in (routed, waiting)]
+    items = sorted(
+        (item for page in pages for item in page.items),
+        key=lambda item: (item["received_at"], item["id"]),
+        reverse=True,
+    )
+    is_more = len(items) > limit or any(page.next_cursor for page in pages)
+    return Page(items[:limit], items[limit - 1]["id"] if is_more else None)
+
+
+def _has_type(event_type: str | None) -> list[ColumnElement[bool]]:
+    return [] if event_type is None else [unindexed(_EVENTS.c.type) == event_type]
 
 
 def _read_received(

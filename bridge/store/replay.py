@@ -67,7 +67,7 @@ def select_events(
     database: Database, limit: int | None = None, **criteria: Unpack[EventCriteria]
 ) -> SelectedEvents:
     """Return the events that match. Raise TooManyEvents if these are more than `limit`."""
-    columns = (*_EVENTS.c["id", "routed_at"], _EVENTS.c.body.is_not(None).label("has_body"))
+    columns = (*_EVENTS.c["id", "received_at", "routed_at"], _EVENTS.c.body.is_not(None).label("has_body"))
     ids, obstacles = list[str](), Counter[str]()
     cursor: str | None = None
     with database.read() as conn:

@@ -23,6 +23,7 @@ from bridge.errors import PermanentError
 from bridge.rules.model import MessagingPolicy, OptOutScope, Rules
 from bridge.rules.route import route
 from bridge.store import schema
+from bridge.store.audit_log import list_audit_entries
 from bridge.store.bulk import bulk_insert
 from bridge.store.contact_links import _STATEMENTS, MAX_LINKS, linked_addresses
 from bridge.store.database import Database
@@ -511,3 +512,9 @@ def test_opt_out_waits_for_a_claim_of_any_address_of_the_contact(
                 stored.result(timeout=0.5)
         assert stored.result(timeout=60) == {("sms", PHONE)}
     database.close()
+
+
+def test_removal_of_an_opt_out_that_does_not_exist_is_not_in_the_audit_log(database: Database) -> None:
+    change = OptOutChange("sms", "+12125550167", False, "command line", "ada")
+    assert save_opt_out(database, change) == set()
+    assert list_audit_entries(database) == []
