@@ -2,98 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 from functools import partial
-from typing import Any, Generic, TypeVar, get_args, get_type_hints
+from typing import Any
 
+from bridge.connector.action import Action, F, params_model_of, validate_action
 from bridge.connector.action_name import ActionName
-from bridge.connector.callbacks import (
-    Callback,
-    Channel,
-    MessageStatus,
-    OptOutFlag,
-)
-from bridge.connector.context import Context
-from bridge.connector.params import ConnectorSettings, Params
+from bridge.connector.callbacks import Callback, Channel, OptOutFlag
+from bridge.connector.idempotency import IdempotencyScope, SerializeBy
+from bridge.connector.params import ConnectorSettings
 from bridge.connector.provider_records import ProviderRecord, UncertainDelivery, WhereToLook
 from bridge.connector.tokens import Token, TokenSource, TokenStore
 from bridge.connector.transport import failure_from_exception
 from bridge.errors import DeliveryError
-from bridge.lazy import lazy
-from bridge.spelling import did_you_mean
-
-P = TypeVar("P", bound="Params")
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True)
-class IdempotencyInput:
-    """The parts of a delivery from which its idempotency key is computed."""
-
-    connection: str
-    """Name of the connection."""
-    action: str
-    """`connector.action`."""
-    event: str
-    """The event's dedupe key."""
-    conversation: str
-    """ID of the conversation."""
-    recipient: str | None
-    """The address that a message goes to; None for an action without a channel."""
-    key: str
-    """The rule author's `idempotency_key:`, empty if not set."""
-    dedupe_value: str = ""
-    """The values of the action's `dedupe_by` params, empty if the action has none."""
-
-
-@dataclass(frozen=True)
-class IdempotencyScope:
-    """Scope of an action's idempotency key: deliveries with the same key take effect once."""
-
-    key: Callable[[IdempotencyInput], str]
-    """Returns the idempotency key of a delivery."""
-    updates: bool = False
-    """A later event with the same key updates the existing record instead of being suppressed as a duplicate."""
-
-
-def _conversation_key(source: IdempotencyInput) -> str:
-    return "|".join(("conversation", source.connection, source.action, source.conversation, source.key))
-
-
-def _message_key(source: IdempotencyInput) -> str:
-    return "|".join(("message", source.action, source.event, source.recipient or "", source.key))
-
-
-def _event_key(source: IdempotencyInput) -> str:
-    parts = ("event", source.connection, source.action, source.event, source.key)
-    return "|".join((*parts, source.dedupe_value) if source.dedupe_value else parts)
-
-
-per_conversation = IdempotencyScope(_conversation_key, updates=True)
-"""One record per conversation: a CRM log. Later events of the conversation update it."""
-per_message = IdempotencyScope(_message_key)
-"""One message per event, action and recipient (and `idempotency_key:`): text messages, emails, calls."""
-per_event = IdempotencyScope(_event_key)
-"""Once per event (and `idempotency_key:`, and the value of `dedupe_by`): tasks, posts, field updates."""
-
-
-class SerializeBy(StrEnum):
-    """The concurrency key of an action: deliveries of a connection that share it never run at the same time.
-
-    An action that changes an existing record names the param with its ID instead: `serialize_by="ticket"`.
-    """
-
-    CONTACT = "contact"
-    """One delivery per contact at a time. The default, because two could both create the contact."""
-    CONVERSATION = "conversation"
-    """One delivery per conversation at a time."""
-    NONE = "none"
-    """Any number at a time."""
 
 
 class ConnectorGroup(StrEnum):
@@ -116,102 +41,6 @@ class Limits:
     """Concurrent attempts in one worker."""
     timeout: float = 20.0
     """Seconds that one attempt may take in total; must be shorter than the lease (30 s)."""
-
-
-@dataclass(frozen=True)
-class Success:
-    """An action took effect."""
-
-    id: str | None = None
-    """External ID: the provider's ID of the created record or message."""
-    detail: str = ""
-    """A short note for the dashboard: `2 segments`, `updated`, `2 contacts matched, newest used`."""
-    message_status: MessageStatus | None = None
-    """What the provider says of a message so far; a callback may change it."""
-
-    def __post_init__(self) -> None:
-        """Raise TypeError for what could not be stored after the action took effect."""
-        if not isinstance(self.id, str | None):
-            raise TypeError(f"Success: id must be a str or None, not {type(self.id).__name__}")
-        if not isinstance(self.detail, str):
-            raise TypeError(f"Success: detail must be a str, not {type(self.detail).__name__}")
-        if not isinstance(self.message_status, str | None):
-            raise TypeError(
-                f"Success: message_status must be a str or None, not {type(self.message_status).__name__}"
-            )
-
-
-@dataclass(frozen=True)
-class BatchItem(Generic[P]):
-    """One delivery in a batch."""
-
-    params: P
-    """Its params."""
-    context: Context
-    """Its context."""
-
-
-@dataclass(eq=False)
-class Action:
-    """One thing a connector does: `connector.action` in rules.yaml."""
-
-    connector: str
-    """Name of the connector."""
-    name: str
-    """Name of the function: `send_sms` of `twilio.send_sms`."""
-    run: Callable[..., Any]
-    """The decorated function."""
-    params: type[Params]
-    """The class of its params."""
-    description: str
-    """First line of the function's docstring."""
-    idempotency: IdempotencyScope
-    """How often it takes effect: `per_event`, `per_message`, `per_conversation`, or a scope of the connector's own."""
-    serialize_by: SerializeBy | str
-    """The concurrency key; any other string is the param whose value is part of it."""
-    channel: Channel | None
-    """The channel on which it reaches a recipient; None for an action that reaches nobody."""
-    recipient: str | None
-    """The param that contains the address, for actions with a channel."""
-    text: str | None
-    """The param that contains the text of a message: `delivery.text` of follow-ups."""
-    dedupe_by: Sequence[str]
-    """The params whose values distinguish two deliveries of one event, such as the text of a post."""
-    idempotent: bool | timedelta
-    """The provider deduplicates by our idempotency token: the action may be repeated after an unknown outcome. A
-    timedelta is how long the provider remembers the token; after that, the lookup decides."""
-    batch: int
-    """Maximum number of deliveries per call of `run`; above 1, it takes a list of BatchItem and returns a list."""
-    lookup_delay: timedelta
-    """Time that the provider may need until a lookup can find the result of an attempt."""
-    needs: Sequence[str]
-    """Permissions at the provider without which the action fails, under the provider's names for them."""
-    run_lookup: Callable[..., Success | None] | None = None
-    """The function that `@action.lookup` decorates."""
-    run_check_params: Callable[..., str | None] | None = None
-    """The function that `@action.check_params` decorates."""
-
-    @lazy
-    def full_name(self) -> str:
-        """`connector.action`."""
-        return str(ActionName(self.connector, self.name))
-
-    def lookup(self, function: F) -> F:
-        """Decorator: `(client, params, context) -> Success | None` finds the result of an attempt.
-
-        None is proof that the attempt did not take effect. Raise LookupInconclusive if the provider cannot say.
-        """
-        self.run_lookup = function
-        return function
-
-    def check_params(self, function: F) -> F:
-        """Decorator: `(settings, params) -> str | None` returns what is wrong with params that a rules file sets.
-
-        It runs when the file is loaded, with those values that contain no template, by name, and None for params that
-        the file does not set. It must not send requests.
-        """
-        self.run_check_params = function
-        return function
 
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -407,7 +236,7 @@ class Connector:
                 connector=self.name,
                 name=function.__name__,
                 run=function,
-                params=_params_of(function),
+                params=params_model_of(function),
                 description=(function.__doc__ or "").strip().split("\n")[0],
                 idempotency=idempotency,
                 serialize_by=serialize_by,
@@ -420,7 +249,7 @@ class Connector:
                 lookup_delay=lookup_delay,
                 needs=needs,
             )
-            _validate_action(action)
+            validate_action(action)
             self.actions[action.name] = action
             return action
 
@@ -437,50 +266,3 @@ class Connector:
             return function
 
         return register
-
-
-def _validate_action(action: Action) -> None:
-    """Raise TypeError for an error that would only show at the first delivery.
-
-    A misspelled `dedupe_by` would never show: the second of two deliveries would be suppressed as a duplicate.
-    """
-    serialize_by = None if isinstance(action.serialize_by, SerializeBy) else action.serialize_by
-    fields = action.params.model_fields
-    for argument, name in (
-        *(("dedupe_by", name) for name in action.dedupe_by),
-        ("serialize_by", serialize_by),
-        ("recipient", action.recipient),
-        ("text", action.text),
-    ):
-        if name is not None and name not in fields:
-            raise TypeError(
-                f"{action.name}: {argument}={name!r} is not a param of {action.params.__name__}; "
-                f"{did_you_mean(name, fields)}"
-            )
-    if serialize_by and action.channel:
-        raise TypeError(
-            f"{action.name}: a message is always serialized by its recipient; leave out serialize_by"
-        )
-    if isinstance(action.idempotent, timedelta) and (action.channel or action.idempotent <= timedelta(0)):
-        raise TypeError(
-            f"{action.name}: idempotent={action.idempotent!r} must be positive and of an action without a channel; a "
-            "message is looked up, because the recipient may have opted out meanwhile"
-        )
-    expected = "(client, items)" if action.batch > 1 else "(client, params, context)"
-    try:
-        inspect.signature(action.run).bind(*expected.split(", "))
-    except TypeError:
-        raise TypeError(f"{action.name}: the function of an action takes {expected}") from None
-
-
-def _params_of(function: Callable[..., Any]) -> type[Params]:
-    """Return the Params model that the function is annotated with.
-
-    The annotation is the model itself, `Sms`, or `Sequence[BatchItem[Sms]]` for a batch.
-    """
-    hints = [hint for name, hint in get_type_hints(function, include_extras=True).items() if name != "return"]
-    for hint in hints:
-        for candidate in (hint, *get_args(hint), *(arg for part in get_args(hint) for arg in get_args(part))):
-            if isinstance(candidate, type) and issubclass(candidate, Params):
-                return candidate
-    raise TypeError(f"{function.__name__}: annotate its params with a Params model")

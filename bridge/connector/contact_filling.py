@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from bridge.connector.api import Success
+from bridge.connector.action import Success
 from bridge.connector.contact_profile import (
     ContactDetails,
     ContactField,

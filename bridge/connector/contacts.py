@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 
-from bridge.connector.api import Success
+from bridge.connector.action import Success
 from bridge.connector.contact_profile import (
     CONTACT_FIELDS,
     ContactDetails,

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import AwareDatetime
 
-from bridge.connector.api import BatchItem, Success
+from bridge.connector.action import BatchItem, Success
 from bridge.connector.contacts import (
     ContactLookupParams,
     ContactQuery,

@@ -16,8 +16,9 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
+from bridge.connector.action import Action
 from bridge.connector.action_name import ActionName
-from bridge.connector.api import Action, Connector
+from bridge.connector.api import Connector
 from bridge.connector.params import ConnectorSettings
 from bridge.errors import AccountError, BridgeError, ConfigError
 

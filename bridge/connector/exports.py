@@ -1,19 +1,7 @@
 """What `bridge.connector` exports: the connector author's API."""
 
-from bridge.connector.api import (
-    Action,
-    BatchItem,
-    Connector,
-    ConnectorGroup,
-    IdempotencyInput,
-    IdempotencyScope,
-    Limits,
-    SerializeBy,
-    Success,
-    per_conversation,
-    per_event,
-    per_message,
-)
+from bridge.connector.action import Action, BatchItem, Success
+from bridge.connector.api import Connector, ConnectorGroup, Limits
 from bridge.connector.callbacks import (
     Callback,
     CallbackReply,
@@ -69,6 +57,14 @@ from bridge.connector.crm import (
 from bridge.connector.deadline import check_deadline, count_request, remaining_seconds, report_quota
 from bridge.connector.egress import Proxy, add_private_ca, is_loopback, proxy_for, tls_context
 from bridge.connector.files import FileContent, download_file
+from bridge.connector.idempotency import (
+    IdempotencyInput,
+    IdempotencyScope,
+    SerializeBy,
+    per_conversation,
+    per_event,
+    per_message,
+)
 from bridge.connector.json_api import JsonApi
 from bridge.connector.json_response import json_object
 from bridge.connector.meetings import MeetingParams, MeetingTimes, check_meeting

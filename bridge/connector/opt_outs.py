@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, get_args
 
-from bridge.connector.api import Success
+from bridge.connector.action import Success
 from bridge.connector.callbacks import Channel, OptOutFlag
 from bridge.connector.contacts import (
     ContactLookupParams,

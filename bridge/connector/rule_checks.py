@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
-from bridge.connector.api import Action
+from bridge.connector.action import Action
 
 
 class _FromEvent:

@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 
 from bridge.clock import ManualClock
 from bridge.connector import Success
-from bridge.connector.api import Action
+from bridge.connector.action import (Action)
 from bridge.dryrun.delivery import EXTERNAL_ID, DryRunDelivery, State
 from bridge.dryrun.details import with_details
 from bridge.errors import (

@@ -11,8 +11,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
+from bridge.connector.action import Action
 from bridge.connector.action_name import ActionName
-from bridge.connector.api import Action
 from bridge.connector.params import allows_none, markup_of
 from bridge.events import Event
 from bridge.rules.counting import COUNTER, History, counter_of, no_history

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol
 
-from bridge.connector.api import Action
+from bridge.connector.action import Action
 from bridge.connector.callbacks import Channel
 from bridge.connector.rule_checks import Location, Place
 from bridge.events import EVENT_TYPES

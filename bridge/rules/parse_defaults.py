@@ -7,7 +7,8 @@ from typing import Any
 
 from bridge.json_values import describe_type
 from bridge.rules.parse_context import ParseContext
-from bridge.rules.parse_steps import STEP, find_action
+from bridge.rules.parse_steps import STEP
+from bridge.rules.parse_use import find_action
 from bridge.rules.yaml import Node
 
 _NOT_SHARED = ("use", "connection", "idempotency_key")

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from bridge.connector.api import Action
+from bridge.connector.action import Action
 from bridge.connector.param_types import as_yaml
 from bridge.connector.params import (
     ConnectorSettings,

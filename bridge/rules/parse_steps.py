@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from bridge.connector.action_name import ActionName
-from bridge.connector.api import Action
+from bridge.connector.action import Action
 from bridge.connector.discovery import name_variables, read_settings
 from bridge.connector.params import is_team_only
 from bridge.connector.rule_checks import Location, Place
@@ -17,7 +15,8 @@ from bridge.errors import BridgeError
 from bridge.json_values import describe_type
 from bridge.rules.keys import DURATION, EVENT_TYPES, POSITIVE_INT, STRING, Entries, Key, Section, ValueType
 from bridge.rules.late import DETAILS, DETAILS_CONNECTION, RESULTS, late_params, using
-from bridge.rules.model import ConnectionChoice, OncePer, Retry, Step, Trigger
+from bridge.rules.model import OncePer, Retry, Step, Trigger
+from bridge.rules.parse_connections import check_connection, connection_names, read_connection
 from bridge.rules.parse_context import CONTEXT_NAMES, ParseContext
 from bridge.rules.parse_params import (
     check_templates,
@@ -27,12 +26,11 @@ from bridge.rules.parse_params import (
     read_params,
     step_key_hints,
 )
+from bridge.rules.parse_use import find_action
 from bridge.rules.presence import present_after
 from bridge.rules.templates import is_template
 from bridge.rules.yaml import Node
-from bridge.spelling import did_you_mean, nearest
-
-_CONNECTION = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
+from bridge.spelling import did_you_mean
 
 
 def read_steps(context: ParseContext, node: Node, label: str) -> tuple[Step, ...]:
@@ -82,8 +80,8 @@ def _step(context: ParseContext, node: Node) -> Step | None:
         return None
     if "connection" not in entries:
         values["connection"] = action.connector
-    for name in _names(values.get("connection")):
-        _check_connection(context, entries.get("connection", entries["use"])[1], action, name)
+    for name in connection_names(values.get("connection")):
+        check_connection(context, entries.get("connection", entries["use"])[1], action, name)
     params = read_params(context, use_node, with_node, action)
     _check_team_params(context, with_node or use_node, action, params)
     late = late_params(params)
@@ -235,111 +233,6 @@ def _action(context: ParseContext, node: Node, label: str) -> Action | None:
     return find_action(context, node, use) if use is not None else None
 
 
-def find_action(context: ParseContext, node: Node, use: str) -> Action | None:
-    """Return the action that `use` names. Add an error at the node if there is none."""
-    if "." not in use:
-        actions = _actions(context, use)
-        hint = f"one of: {', '.join(actions)}" if actions else "write `use: connector.action`"
-        context.error(node, f"`{use[:60]}` does not name an action", hint)
-        return None
-    try:
-        return context.registry.action(use)
-    except KeyError:
-        pass
-    except BridgeError as error:
-        context.error(node, str(error), "fix or remove the connector's file, or remove this step")
-        return None
-    account, action_name = ActionName.parse(use)
-    known = [action for other in _candidates(context, account) for action in _actions(context, other)]
-    connector = next((n for n in context.registry.names() if use.startswith(f"{n}_")), None)
-    if connector and f"{connector}.{action_name}" in known:
-        hint = f"write `use: {connector}.{action_name}` and below it `connection: {account[:60]}`"
-        context.error(node, f"unknown action `{use[:60]}`", hint)
-        return None
-    suggestion = nearest(use, known)
-    hint = f"did you mean `{suggestion}`? " if suggestion else ""
-    context.error(node, f"unknown action `{use[:60]}`", hint + "`bridge connectors` lists every action")
-    return None
-
-
-def _candidates(context: ParseContext, name: str) -> list[str]:
-    names = context.registry.names()
-    if name in names:
-        return [name]
-    similar = nearest(name, names, cutoff=0.6)
-    return [similar] if similar else []
-
-
-def _actions(context: ParseContext, connector: str) -> list[str]:
-    try:
-        return [action.full_name for action in context.registry.connector(connector).actions.values()]
-    except (KeyError, BridgeError):
-        return []
-
-
-def _connection(context: ParseContext, node: Node, label: str) -> str | ConnectionChoice | None:
-    if node.entries is not None:
-        return _connection_choice(context, node)
-    name = context.string(node, label)
-    if name is not None and not _CONNECTION.fullmatch(name):
-        hint = "use lowercase letters, digits and _, such as `twilio_eu`"
-        if is_template(name):
-            choice = "{by: contact.country, table: {US: twilio_us}, default: twilio_eu}"
-            hint = f"to choose by a field, write `connection: {choice}`"
-        context.error(node, f"invalid connection name `{name[:60]}`", hint)
-        return None
-    return name
-
-
-def _connection_choice(context: ParseContext, node: Node) -> ConnectionChoice | None:
-    values = CHOICE.read(context, CHOICE.open(context, node) or {})
-    if "by" not in values or "table" not in values:
-        return None
-    return ConnectionChoice(**values)
-
-
-def _by(context: ParseContext, node: Node, label: str) -> tuple[str, ...] | None:
-    name = context.string(node, label)
-    if name is None or not context.check_field(node, name, ("event", "contact")):
-        return None
-    return tuple(name.split("."))
-
-
-def _table(context: ParseContext, node: Node, label: str) -> dict[str, str] | None:
-    """Return value -> connection, from a mapping or from a table of the file."""
-    if node.entries is None:
-        name = context.string(node, label)
-        if name is None:
-            return None
-        if name not in context.tables:
-            hint = "define it under `tables:`, or write `{value: connection}`"
-            hint = did_you_mean(name, sorted(context.tables)) or hint
-            context.error(node, f"no table `{name[:60]}`", hint)
-            return None
-        return {key: str(value) for key, value in context.tables[name].items()}
-    table = {key: _connection(context, value, label) for key, (_, value) in node.entries.items()}
-    if not table:
-        context.error(node, f"{label} is empty", CHOICE.hint)
-    return {key: name for key, name in table.items() if isinstance(name, str)} or None
-
-
-def _names(connection: str | ConnectionChoice | None) -> tuple[str, ...]:
-    if isinstance(connection, ConnectionChoice):
-        return (*connection.table.values(), *((connection.default,) if connection.default else ()))
-    return (connection,) if connection else ()
-
-
-def _check_connection(context: ParseContext, node: Node, action: Action, name: str) -> None:
-    """Add an error if the connection belongs to another connector, or its settings are missing or invalid."""
-    connector = name if name in context.registry.names() else action.connector
-    owner = context.connections.setdefault(name, connector)
-    if owner != action.connector:
-        hint = f"a connection has one connector: write another name, such as `{action.connector}_eu`"
-        context.error(node, f"the connection `{name}` belongs to the connector `{owner}`", hint)
-    elif context.needs_settings:
-        context.check_settings(node, action.connector, name)
-
-
 def _once(context: ParseContext, node: Node, _label: str) -> OncePer | None:
     entries = ONCE.open(context, node)
     values = ONCE.read(context, entries or {})
@@ -388,24 +281,6 @@ RETRY = Section(
         Key("attempts", POSITIVE_INT, "how often to retry"),
     ),
 )
-CHOICE = Section(
-    "`connection`",
-    hint="write `connection: {by: contact.country, table: {US: twilio_us}, default: twilio_eu}`",
-    keys=(
-        Key("by", ValueType(_by, {"type": "string"}), "the field whose value is looked up", required=True),
-        Key(
-            "table",
-            ValueType(_table, {"type": ["object", "string"]}),
-            "value -> connection, or the name of a [table](#tables-and-defaults)",
-            required=True,
-        ),
-        Key(
-            "default",
-            ValueType(_connection, {"type": "string"}),
-            "the connection for any other value, and for an event without the field",
-        ),
-    ),
-)
 STEP = Section(
     "a step",
     hint="write `- use: connector.action`",
@@ -420,7 +295,7 @@ STEP = Section(
         Key(
             "connection",
             ValueType(
-                _connection,
+                read_connection,
                 {
                     "anyOf": [
                         {"type": "string", "pattern": "^[a-z][a-z0-9_]*$"},

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, create_model, model_validator
 
-from bridge.connector.api import Action
+from bridge.connector.action import Action
 from bridge.connector.params import DEFAULT_COUNTRY, Params, truncation_of
 from bridge.rules.lookup import TemplateContext
 from bridge.rules.parse_params import DefaultParam, describe_validation_error

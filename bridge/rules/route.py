@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from bridge.connector.api import Action, IdempotencyInput, SerializeBy
+from bridge.connector.action import Action
+from bridge.connector.idempotency import IdempotencyInput, SerializeBy
 from bridge.connector.params import Params, is_team_only
 from bridge.contacts.address import address_key, normalize_address
 from bridge.contacts.phone import is_withheld, phone_problem

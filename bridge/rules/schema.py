@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import PydanticUserError
 from pydantic.fields import FieldInfo
 
-from bridge.connector.api import Action
+from bridge.connector.action import Action
 from bridge.connector.discovery import Registry
 from bridge.connector.params import example_of, template_of
 from bridge.errors import BridgeError
@@ -21,6 +21,7 @@ from bridge.events import EVENT_TYPES
 from bridge.rules import (
     load,
     parse_alerts,
+    parse_connections,
     parse_messaging,
     parse_quiet_hours,
     parse_rules,
@@ -63,7 +64,7 @@ def schema(registry: Registry) -> Schema:
             "where": _where(),
             "rule": section_schema(parse_rules.RULE),
             "use": {"anyOf": uses},
-            "connection": section_schema(parse_steps.CHOICE),
+            "connection": section_schema(parse_connections.CHOICE),
             "once": section_schema(parse_steps.ONCE),
             "retry": section_schema(parse_steps.RETRY),
             "step": _step(parse_steps.STEP, actions),

@@ -27,7 +27,7 @@ from bridge.connector import (
     RuleProblem,
     Success,
 )
-from bridge.connector.api import IdempotencyInput
+from bridge.connector.idempotency import (IdempotencyInput)
 from bridge.connector.deadline import attempt_deadline
 from bridge.connector.discovery import Registry, read_settings
 from bridge.connector.params import MarkupLanguage, markup_of, template_of

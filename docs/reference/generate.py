@@ -17,7 +17,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from bridge.cli.program import app
 from bridge.connector import Connector, ConnectorGroup, ConnectorSettings, Limits, MessageStatus
-from bridge.connector.api import Action
+from bridge.connector.action import Action
 from bridge.connector.discovery import Registry
 from bridge.connector.param_types import EMPTY, as_yaml, types_of
 from bridge.connector.params import example_of, template_of
