@@ -22,6 +22,8 @@ from bridge.setting_types import Duration
 
 _MAX_LENGTH = timedelta(days=14)
 """No calendar entry is longer. Salesforce has this limit for events that do not last whole days."""
+_MAX_YEAR = 3999
+"""A later one is no date of a meeting, but stands for an unknown one. Salesforce knows times to the year 4000."""
 _FORM = "a time such as 2026-03-05T15:00, with or without its time zone"
 
 
@@ -111,7 +113,8 @@ class MeetingParams(NewContactParams):
             return None
         instant = to_instant(text)
         zone = None if instant else self.time_zone or context.contact.time_zone or account_zone()
-        return instant or (to_instant(text, ZoneInfo(zone)) if zone else None)
+        instant = instant or (to_instant(text, ZoneInfo(zone)) if zone else None)
+        return instant if instant is None or instant.year <= _MAX_YEAR else None
 
     def display_title(self, query: ContactQuery) -> str:
         """Return the title, by default `Meeting with Maya Lindqvist`."""
@@ -149,6 +152,7 @@ def _is_day(text: str) -> bool:
 def _start_problem(text: str) -> str:
     if _is_day(text):
         return "`start` has no time of day"
-    if to_day(text) is None:
+    day = to_day(text)
+    if day is None or day.year > _MAX_YEAR:
         return f"`start` needs {_FORM}"
     return "`start` has no time zone, and neither contact nor account has one: set `time_zone`"

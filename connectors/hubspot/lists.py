@@ -13,6 +13,8 @@ from bridge.connector import did_you_mean
 from .errors import not_from_hubspot, status_of
 
 _TTL_SECONDS = 600.0
+_PROBLEM_TTL_SECONDS = 60.0
+"""How long a list that takes nobody is remembered: it may be about to be created or corrected."""
 _MAX_CACHED = 1_000
 _CONTACTS = "0-1"
 _MANUAL_TYPES = ("MANUAL", "SNAPSHOT")
@@ -29,7 +31,7 @@ class ListLookup:
 
 
 class Lists:
-    """The lists of one account, each read once in ten minutes."""
+    """The lists of one account, each read once in ten minutes; after a problem, in one minute."""
 
     def __init__(self, call_api: Any) -> None:
         self._call_api = call_api
@@ -42,12 +44,20 @@ class Lists:
             lookup = self._read(name)
             if len(self._cached) >= _MAX_CACHED:
                 self._cached.clear()
-            self._cached[name] = (monotonic() + _TTL_SECONDS, lookup)
+            self._cached[name] = (monotonic() + (_TTL_SECONDS if lookup.id else _PROBLEM_TTL_SECONDS), lookup)
         return lookup
 
     def add(self, list_id: str, contact_ids: Sequence[str]) -> Mapping[str, Any]:
-        """Add contacts to a list. Those that are members already remain it. Return HubSpot's lists of IDs."""
-        response = self._call_api(f"/crm/v3/lists/{list_id}/memberships/add", "PUT", list(contact_ids))
+        """Add contacts to a list. Those that are members already remain it. Return HubSpot's lists of IDs.
+
+        If HubSpot refuses, the lists are read again: this one may have been deleted, or become active.
+        """
+        try:
+            response = self._call_api(f"/crm/v3/lists/{list_id}/memberships/add", "PUT", list(contact_ids))
+        except Exception as error:
+            if status_of(error) in (400, 404):
+                self._cached.clear()
+            raise
         if not isinstance(response, Mapping) or not isinstance(response.get("recordsIdsAdded"), list):
             raise not_from_hubspot()
         return response

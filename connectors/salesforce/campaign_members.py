@@ -118,7 +118,7 @@ def _by_campaign(
     problems: dict[str, BatchResult] = {}
     by_id: dict[str, tuple[CampaignLookup, dict[str, BatchItem[Any]]]] = {}
     for key, item in items.items():
-        campaign = org.campaigns.find(item.params.campaign)
+        campaign = org.campaigns.find(item.params.campaign, item.params.status)
         if campaign.id:
             by_id.setdefault(campaign.id, (campaign, {}))[1][key] = item
         else:

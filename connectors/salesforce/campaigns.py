@@ -15,6 +15,8 @@ from .settings import ID_PATTERN
 from .soql import select
 
 _CACHE_SECONDS = 600.0
+_PROBLEM_CACHE_SECONDS = 60.0
+"""How long a campaign or status that the org lacks is remembered: it may be about to be created."""
 _MAX_CACHED = 1_000
 _PREFIX = "701"
 _MAX_SUGGESTED = 2_000
@@ -40,20 +42,26 @@ class CampaignLookup:
 
 
 class Campaigns:
-    """The campaigns of one org, each read once in ten minutes."""
+    """The campaigns of one org, each read once in ten minutes; after a problem, in one minute."""
 
     def __init__(self, query: Callable[[str], list[Record]]) -> None:
         self._query = query
         self._cache: dict[str, tuple[float, CampaignLookup]] = {}
 
-    def find(self, name: str) -> CampaignLookup:
-        """Return the campaign with this ID or name. Of several with one name, only the active one counts."""
-        cached = self._cache.get(name)
-        if cached is None or cached[0] < monotonic():
+    def find(self, name: str, status: str | None = None) -> CampaignLookup:
+        """Return the campaign with this ID or name. Of several with one name, only the active one counts.
+
+        It is read again sooner if it has no such `status`.
+        """
+        read_at, found = self._cache.get(name, (0.0, None))
+        is_complete = found is not None and found.id and (status is None or found.status(status))
+        max_age = _CACHE_SECONDS if is_complete else _PROBLEM_CACHE_SECONDS
+        if found is None or monotonic() - read_at > max_age:
             if len(self._cache) >= _MAX_CACHED:
                 self._cache.clear()
-            cached = self._cache[name] = (monotonic() + _CACHE_SECONDS, self._read(name))
-        return cached[1]
+            found = self._read(name)
+            self._cache[name] = (monotonic(), found)
+        return found
 
     def suggestion(self, name: str) -> str:
         """Return a hint with the campaign of a similar name, empty if there is none."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from time import monotonic
 
 import pytest
 
@@ -107,6 +109,26 @@ def test_list_that_takes_no_contacts_is_explained(
     with pytest.raises(PermanentError) as caught:
         hubspot.deliver("add_to_list", params={"list": name})
     assert text in str(caught.value)
+
+
+def test_list_that_is_created_or_replaced_is_found_soon(
+    hubspot: CrmConnection, sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox.hubspot.add("contacts", email=EMAIL)
+    source = event(changes={"metadata.contactEmail": EMAIL}, clock=hubspot.clock)
+    with pytest.raises(PermanentError, match="no list `Callers`"):
+        hubspot.deliver("add_to_list", source, {"list": "Callers"})
+    first = sandbox.hubspot.add_list("Callers")
+    lists = sys.modules[type(hubspot.connected.client.lists).__module__]
+    later = monotonic() + 61
+    monkeypatch.setattr(lists, "monotonic", lambda: later)
+    assert hubspot.deliver("add_to_list", source, {"list": "Callers"}).detail == "added"
+    del sandbox.hubspot.crm.lists[first.id]
+    sandbox.hubspot.add_list("Callers", "DYNAMIC")
+    with pytest.raises(PermanentError):
+        hubspot.deliver("add_to_list", source, {"list": "Callers"})
+    with pytest.raises(PermanentError, match="the list `Callers` is active"):
+        hubspot.deliver("add_to_list", source, {"list": "Callers"})
 
 
 def test_missing_scope_for_lists_is_named(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:

@@ -96,7 +96,11 @@ def test_time_without_zone_is_in_the_zone_of_rule_contact_or_account(
 
 @pytest.mark.parametrize(
     ("start", "problem"),
-    [("next Tuesday at 3", "`start` needs a time"), ("2099-07-05", "`start` has no time of day")],
+    [
+        ("next Tuesday at 3", "`start` needs a time"),
+        ("2099-07-05", "`start` has no time of day"),
+        ("9999-12-31T23:59:59Z", "`start` needs a time"),
+    ],
 )
 def test_start_that_is_not_a_time_fails_its_own_delivery_only(
     hubspot: CrmConnection, sandbox: RunningSandbox, start: str, problem: str

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -162,6 +164,25 @@ def test_wrong_campaign_is_explained(
     with pytest.raises(PermanentError) as caught:
         salesforce.deliver("add_to_campaign", params={"campaign": name})
     assert str(caught.value).startswith(text)
+
+
+def test_campaign_and_status_that_are_created_are_found_soon(
+    salesforce: CrmConnection, sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox.salesforce.add("Contact", LastName="Lindqvist", Email=EMAIL)
+    autumn = {"campaign": "Autumn", "status": "Came"}
+    with pytest.raises(PermanentError, match="no campaign `Autumn`"):
+        salesforce.deliver("add_to_campaign", call(salesforce), autumn)
+    sandbox.salesforce.add_campaign("Autumn", {"Sent": False})
+    campaigns = sys.modules[type(salesforce.connected.client.campaigns).__module__]
+    now = monotonic()
+    monkeypatch.setattr(campaigns, "monotonic", lambda: now + 61)
+    assert "default status" in salesforce.deliver("add_to_campaign", call(salesforce), autumn).detail
+    statuses = sandbox.salesforce.crm.tables["CampaignMemberStatus"].values()
+    next(status for status in statuses if status["Label"] == "Sent").fields["Label"] = "Came"
+    monkeypatch.setattr(campaigns, "monotonic", lambda: now + 123)
+    salesforce.deliver("update_campaign_member", call(salesforce), autumn)
+    assert members(sandbox)[0]["Status"] == "Came"
 
 
 def test_missing_permission_is_named(salesforce: CrmConnection, sandbox: RunningSandbox) -> None:

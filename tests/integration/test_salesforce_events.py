@@ -100,12 +100,13 @@ def test_task_and_event_of_one_conversation_are_two_records(
     assert keys == ["conv_1", "event:conv_1"]
 
 
+@pytest.mark.parametrize("start", ["Tuesday", "9999-12-31T23:59:59Z"])
 def test_start_that_is_not_a_time_fails_its_own_delivery_only(
-    salesforce: CrmConnection, sandbox: RunningSandbox
+    salesforce: CrmConnection, sandbox: RunningSandbox, start: str
 ) -> None:
     other = call_events(1, salesforce.clock)[0]
     params = {"start": "{{ event.callMetadata.custom.start | default('2099-07-05T10:00Z') }}"}
-    wrong, right = salesforce.deliver_all("create_event", [call(salesforce, "Tuesday"), other], params)
+    wrong, right = salesforce.deliver_all("create_event", [call(salesforce, start), other], params)
     assert isinstance(wrong, PermanentError)
     assert [stored.id for stored in events(sandbox)] == [right.id]  # type: ignore[union-attr]
 
