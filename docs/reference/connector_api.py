@@ -16,7 +16,7 @@ from bridge.lifecycle import FailureReason
 from bridge.samples import sample
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "Connectors and actions": ("api",),
+    "Connectors and actions": ("api", "action", "idempotency"),
     "Context and event": ("context", "events", "steps"),
     "Params and settings": ("params", "setting_types"),
     "JSON over HTTP": ("json_api", "json_response", "request_path", "files"),
