@@ -66,7 +66,7 @@ def sections_of_api() -> dict[str, list[Definition]]:
     """Return every exported name under its heading. Raise LookupError for a module that has none."""
     headings = {module: heading for heading, modules in SECTIONS.items() for module in modules}
     sections: dict[str, list[Definition]] = {heading: [] for heading in SECTIONS}
-    for item in exported("bridge.connector"):
+    for item in sorted(exported("bridge.connector"), key=lambda item: item.name.casefold()):
         module = item.module.rpartition(".")[2]
         heading = OWN_SECTION.get(item.name) or headings.get(module)
         if heading is None:
