@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from bridge.settings import Settings, environment
 from bridge.signing import read_event
 from bridge.store.contact_history import contact_history
 from bridge.store.policy_inputs import inputs_for_planned
-from bridge.store.queries import latest_rules, stored_event, stored_events
+from bridge.store.queries import count_stored_events, latest_rules, stored_event, stored_events
 
 _MAX_INLINE = 40
 """Maximum characters of an old value that is printed on one line with the new value."""
@@ -259,34 +260,50 @@ def plan(
     source = new_rules(new, file, active)
     registry = registry_for(source.path, settings)
     after = load_or_raise(source.files, path=str(source.path), registry=registry)
-    with Status("Reading events ...", console=errors()) as status:
-        if names:
-            events = [_event(name, (), environ, now) for name in names]
+    with ExitStack() as stack:
+        last_rules, number = None, len(names)
+        events: Iterable[Event] = [_event(name, (), environ, now) for name in names]
+        if not names:
+            database = stack.enter_context(open_store(settings))
+            last_rules = None if baseline else latest_rules(database)
+            number = count_stored_events(database, start, now)
+            events = stored_events(database, start, now)
+        if last_rules is None:
             before, baseline_name = _baseline_rules(baseline or active, settings)
         else:
-            with open_store(settings) as database:
-                events = stored_events(database, start)
-                last_rules = None if baseline else latest_rules(database)
-            if last_rules is None:
-                before, baseline_name = _baseline_rules(baseline or active, settings)
-            else:
-                before = load_or_raise(last_rules, path="the rules that ran last", registry=registry)
-                baseline_name = f"the rules that ran last ({before.hash[:12]})"
-        status.update(f"Routing {pluralize(len(events), 'event')} with both ...")
-        result = plan_change(before, after, events, allowlist=settings.bridge_recipient_allowlist)
+            before = load_or_raise(last_rules, path="the rules that ran last", registry=registry)
+            baseline_name = f"the rules that ran last ({before.hash[:12]})"
+        with _track_events(number) as on_event:
+            result = plan_change(
+                before, after, events,
+                allowlist=settings.bridge_recipient_allowlist, samples=samples, on_event=on_event,
+            )  # fmt: skip
     if as_json:
-        print_json(result.to_json(samples))
+        print_json(result.to_json())
     else:
-        _print_plan(result, baseline_name, source.description, samples)
+        _print_plan(result, baseline_name, source.description)
         _print_crm_note(after)
     return result.new.broken <= result.old.broken
+
+
+@contextmanager
+def _track_events(total: int) -> Iterator[Callable[[], None]]:
+    """Show how many events there are, and how many are done; the caller reports each."""
+    done = count(1)
+    with Status(f"Routing {pluralize(total, 'event')} with both ...", console=errors()) as status:
+
+        def on_event() -> None:
+            if (number := next(done)) % 1000 == 0:
+                status.update(f"Routing {pluralize(total, 'event')} with both ... {number:,} done")
+
+        yield on_event
 
 
 def _baseline_rules(path: Path, settings: Settings) -> tuple[Rules, str]:
     return load_file(path, settings), str(path)
 
 
-def _print_plan(result: Plan, old: str, new: str, samples: int) -> None:
+def _print_plan(result: Plan, old: str, new: str) -> None:
     period = (
         f" from {format_timestamp(result.since)} to {format_timestamp(result.until)} UTC"
         if result.since
@@ -299,15 +316,15 @@ def _print_plan(result: Plan, old: str, new: str, samples: int) -> None:
     if not result.differences:
         echo("No delivery would be different.")
         return
-    echo(f"{pluralize(len(result.differences), 'delivery')} would be different.\n")
+    echo(f"{pluralize(result.differences, 'delivery')} would be different.\n")
     table = _table("Rule", "added", "removed", "changed")
-    for rule, numbers in result.counts().items():
+    for rule, numbers in result.rules.items():
         added, removed, changed = numbers.get("added"), numbers.get("removed"), numbers.get("changed")
         table.add_row(rule, _with_sign("+", added), _with_sign("-", removed), _with_sign("~", changed))
     console().print(table)
     console().print()
     console().print(_totals_table(result.old, result.new))
-    for difference in result.samples(samples):
+    for difference in result.samples:
         _print_difference(difference)
 
 

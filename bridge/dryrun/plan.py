@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import zip_longest
+from operator import itemgetter
 from typing import Any, Literal
 
 from bridge.connector import segments
 from bridge.dryrun.delivery import DryRunDelivery, text_in
-from bridge.dryrun.simulator import Simulation
+from bridge.dryrun.simulator import AcceptedEvents, Case, Simulation, simulate
 from bridge.events import Event
+from bridge.rules.event_uses import related_event_types
 from bridge.rules.model import Rules
 
 Kind = Literal["added", "removed", "changed"]
@@ -49,35 +52,46 @@ class Difference:
         }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Totals:
     """The totals of a set of deliveries."""
 
     deliveries: int = 0
     """Deliveries carried out, without those that are suppressed, cancelled or cannot be rendered."""
-    messages: Mapping[str, int] = field(default_factory=dict)
+    messages: Counter[str] = field(default_factory=Counter)
     """Messages per channel."""
     segments: int = 0
     """Segments of all text messages; every segment is billed."""
-    requests: Mapping[str, int] = field(default_factory=dict)
+    requests: Counter[str] = field(default_factory=Counter)
     """Deliveries per connection: an upper limit of the requests, since batches and cached contacts save some."""
-    held_back: Mapping[str, int] = field(default_factory=dict)
+    held_back: Counter[str] = field(default_factory=Counter)
     """Suppressed and cancelled deliveries, by reason or `cancelled`."""
-    stopped: Mapping[str, int] = field(default_factory=dict)
+    stopped: Counter[str] = field(default_factory=Counter)
     """Deliveries per connection that wait because `messaging.caps.total` paused it."""
     broken: int = 0
     """Deliveries whose params cannot be rendered: these would be dead letters."""
 
+    def add(self, delivery: DryRunDelivery) -> None:
+        """Count a delivery."""
+        planned = delivery.planned
+        if delivery.held_back:
+            self.held_back[delivery.reason or delivery.state] += 1
+        elif delivery.state == "failed":
+            self.broken += 1
+        elif delivery.state == "pending":
+            self.stopped[planned.connection] += 1
+        elif delivery.state == "succeeded":
+            self.deliveries += 1
+            self.requests[planned.connection] += 1
+            if planned.channel:
+                self.messages[planned.channel] += 1
+            if planned.channel == "sms":
+                self.segments += segments(text_in(planned.params)).count
+
     def to_json(self) -> dict[str, Any]:
         """Return the totals as plain data."""
         return {
-            "deliveries": self.deliveries,
-            "messages": dict(self.messages),
-            "segments": self.segments,
-            "requests": dict(self.requests),
-            "held_back": dict(self.held_back),
-            "stopped": dict(self.stopped),
-            "broken": self.broken,
+            name: dict(value) if isinstance(value, Counter) else value for name, value in vars(self).items()
         }
 
 
@@ -89,68 +103,118 @@ class Plan:
     since: datetime | None
     until: datetime | None
     """When the first and the last event were received."""
-    differences: tuple[Difference, ...]
+    differences: int
+    rules: Mapping[str, Mapping[Kind, int]]
+    """The number of added, removed and changed deliveries by rule."""
+    samples: tuple[Difference, ...]
+    """The first differences of each rule, action and kind, by the order of their events."""
     old: Totals
     new: Totals
 
-    def counts(self) -> dict[str, dict[Kind, int]]:
-        """Return the number of added, removed and changed deliveries by rule."""
-        counts: defaultdict[str, Counter[Kind]] = defaultdict(Counter)
-        for difference in self.differences:
-            counts[difference.delivery.planned.rule][difference.kind] += 1
-        return {rule: dict(counter) for rule, counter in sorted(counts.items())}
-
-    def samples(self, each: int = 3) -> tuple[Difference, ...]:
-        """Return the first `each` differences of each rule, action and kind."""
-        group_sizes: Counter[tuple[str, str, Kind]] = Counter()
-        samples = []
-        for difference in self.differences:
-            planned = difference.delivery.planned
-            group = (planned.rule, planned.action, difference.kind)
-            group_sizes[group] += 1
-            if group_sizes[group] <= each:
-                samples.append(difference)
-        return tuple(samples)
-
-    def to_json(self, samples: int = 3) -> dict[str, Any]:
-        """Return the plan as plain data, with `samples` differences of each kind."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as plain data."""
         return {
             "events": self.events,
             "since": self.since.isoformat() if self.since else None,
             "until": self.until.isoformat() if self.until else None,
-            "rules": self.counts(),
+            "rules": {rule: dict(kinds) for rule, kinds in self.rules.items()},
             "old": self.old.to_json(),
             "new": self.new.to_json(),
-            "samples": [difference.to_json() for difference in self.samples(samples)],
+            "samples": [difference.to_json() for difference in self.samples],
         }
 
 
 def plan(
     old: Rules,
     new: Rules,
-    events: Sequence[Event],
+    events: Iterable[Event],
     *,
     allowlist: Collection[str] = (),
+    samples: int = 3,
     on_event: Callable[[], None] = lambda: None,
 ) -> Plan:
     """Run the events through both versions of the rules in memory and compare the deliveries carried out.
 
-    Quiet hours, caps, `once`, cancellations and idempotency keys apply on both sides; providers accept everything. Two
-    deliveries are the same if event, action, connection and idempotency key are equal; the rule may have another name.
-    `on_event` is called twice for each event, to show progress.
+    `events` are in the order in which they were received; each is read when it is needed and forgotten once its
+    deliveries have ended under both versions. Quiet hours, caps, `once`, cancellations and idempotency keys apply on
+    both sides; providers accept everything. Two deliveries are the same if event, action, connection and idempotency
+    key are equal; the rule may have another name. `samples` differences of each rule, action and kind are kept.
+    `on_event` is called for each event, to show progress.
     """
-    before, after = Simulation(old, allowlist=allowlist), Simulation(new, allowlist=allowlist)
-    for simulation in (before, after):
-        simulation.run(events, on_event)
-    received = sorted(event.received_at for event in events)
+    comparison = _Comparison(samples)
+    accepted = AcceptedEvents(related_event_types(old) | related_event_types(new))
+    simulations = [
+        Simulation(rules, allowlist=allowlist, events=accepted, on_complete=on_complete)
+        for rules, on_complete in ((old, comparison.add_old), (new, comparison.add_new))
+    ]
+    since = until = None
+
+    def watched() -> Iterator[Event]:
+        nonlocal since, until
+        for event in events:
+            since, until = since or event.received_at, event.received_at
+            on_event()
+            yield event
+
+    simulate(simulations, watched())
     return Plan(
-        events=before.accepted,
-        since=received[0] if received else None,
-        until=received[-1] if received else None,
-        differences=tuple(_pair_replacements(_differences(before.deliveries, after.deliveries))),
-        old=totals_of(before.deliveries),
-        new=totals_of(after.deliveries),
+        accepted.count,
+        since,
+        until,
+        comparison.differences,
+        {rule: dict(kinds) for rule, kinds in sorted(comparison.rules.items())},
+        comparison.samples(),
+        comparison.old,
+        comparison.new,
     )
+
+
+_Group = tuple[str, str, Kind]
+
+
+class _Comparison:
+    """Compares the deliveries of one event after the other; two deliveries of different events are never the same."""
+
+    def __init__(self, samples: int) -> None:
+        self.old, self.new = Totals(), Totals()
+        self.differences = 0
+        self.rules: defaultdict[str, Counter[Kind]] = defaultdict(Counter)
+        self._samples_per_group = samples
+        self._samples: defaultdict[_Group, list[tuple[int, int, Difference]]] = defaultdict(list)
+        """By rule, action and kind, with the numbers of the event and of the difference in it, which order them."""
+        self._complete_old: dict[int, Case] = {}
+        self._complete_new: dict[int, Case] = {}
+        """Events that are complete on one side only."""
+
+    def add_old(self, case: Case) -> None:
+        """Take an event that is complete under the old rules."""
+        self._add(case, self._complete_old, self._complete_new)
+
+    def add_new(self, case: Case) -> None:
+        """Take an event that is complete under the new rules."""
+        self._add(case, self._complete_new, self._complete_old)
+
+    def samples(self) -> tuple[Difference, ...]:
+        """Return the samples in the order of their events."""
+        found = [item for items in self._samples.values() for item in items]
+        return tuple(difference for *_, difference in sorted(found, key=itemgetter(0, 1)))
+
+    def _add(self, case: Case, side: dict[int, Case], other: dict[int, Case]) -> None:
+        side[case.number] = case
+        if case.number in other:
+            self._compare(self._complete_old.pop(case.number), self._complete_new.pop(case.number))
+
+    def _compare(self, old: Case, new: Case) -> None:
+        for case, totals in ((old, self.old), (new, self.new)):
+            for delivery in case.deliveries:
+                totals.add(delivery)
+        for index, difference in enumerate(_pair_replacements(_differences(old.deliveries, new.deliveries))):
+            planned = difference.delivery.planned
+            self.differences += 1
+            self.rules[planned.rule][difference.kind] += 1
+            group = self._samples[planned.rule, planned.action, difference.kind]
+            insort(group, (old.number, index, difference), key=itemgetter(0, 1))
+            del group[self._samples_per_group :]
 
 
 def _differences(old: Iterable[DryRunDelivery], new: Iterable[DryRunDelivery]) -> Iterator[Difference]:
@@ -236,28 +300,3 @@ def _changes(old: DryRunDelivery, new: DryRunDelivery) -> dict[str, tuple[Any, A
         if old_params.get(name) != new_params.get(name):
             changes[name] = (old_params.get(name), new_params.get(name))
     return changes
-
-
-def totals_of(deliveries: Iterable[DryRunDelivery]) -> Totals:
-    """Return the totals of these deliveries."""
-    messages: Counter[str] = Counter()
-    requests: Counter[str] = Counter()
-    held_back: Counter[str] = Counter()
-    stopped: Counter[str] = Counter()
-    carried_out = segment_count = broken = 0
-    for delivery in deliveries:
-        planned = delivery.planned
-        if delivery.held_back:
-            held_back[delivery.reason or delivery.state] += 1
-        elif delivery.state == "failed":
-            broken += 1
-        elif delivery.state == "pending":
-            stopped[planned.connection] += 1
-        elif delivery.state == "succeeded":
-            carried_out += 1
-            requests[planned.connection] += 1
-            if planned.channel:
-                messages[planned.channel] += 1
-            if planned.channel == "sms":
-                segment_count += segments(text_in(planned.params)).count
-    return Totals(carried_out, messages, segment_count, requests, held_back, stopped, broken)

@@ -5,6 +5,9 @@
 dictionaries replace the storage, and every provider accepts everything. After `messaging.caps.total` has paused a
 connection, its deliveries wait until the end; the alert about it is left out. A test compares the results with the
 engine's.
+
+Events come one by one, in the order of their receipt, and several simulations of the same events advance together. What
+is kept of an event whose deliveries have ended is its part in decisions about others: about 1 KB.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
+from sys import intern
 from typing import Any
 
 from bridge.contacts.address import address_key
@@ -38,18 +42,64 @@ from bridge.policy import (
 )
 from bridge.policy.alert_groups import AlertGroup, cause_of
 from bridge.rules.counting import MAX_COUNTED
+from bridge.rules.event_uses import related_event_types
 from bridge.rules.model import MessagingPolicy, PlannedDelivery, Rules
 from bridge.rules.route import after_delivery, alerts, route
 
 
+class AcceptedEvents:
+    """The events that simulations have accepted, as far as decisions about other events need them."""
+
+    def __init__(self, related_types: Collection[str]) -> None:
+        """`related_types` are those of the events that rules count, or cancel deliveries on."""
+        self.count = 0
+        self._related_types = related_types
+        self._by_key: dict[tuple[str, str], list[EventRef]] = defaultdict(list)
+        """Events of these types by conversation, phone and email."""
+        self._occurred_at: dict[str, datetime] = {}
+        """When they occurred, by dedupe key."""
+        self._dedupe_keys: set[int] = set()
+        """The hashes of both dedupe keys of every event; an event with one of them is a duplicate."""
+
+    def add(self, event: Event) -> bool:
+        """Add an event; return False if it is a duplicate."""
+        dedupe_keys = {hash(key) for key in (event.dedupe_key, event.fallback_dedupe_key) if key}
+        if dedupe_keys & self._dedupe_keys:
+            return False
+        self._dedupe_keys |= dedupe_keys
+        self.count += 1
+        if event.type in self._related_types:
+            self._occurred_at[event.dedupe_key] = event.occurred_at
+            event_ref = EventRef.of(event)
+            for key in _match_keys(event_ref):
+                self._by_key[key].append(event_ref)
+        return True
+
+    def history(self, event: Event, event_types: Collection[str], since: datetime) -> Sequence[datetime]:
+        """Return when the other events of the contact occurred, as the service's `History`."""
+        keys = [key for key in _match_keys(EventRef.of(event)) if key[0] != "conversation"]
+        times = sorted(
+            self._occurred_at[other.dedupe_key]
+            for other in self._find(keys)
+            if other.type in event_types and other.dedupe_key != event.dedupe_key
+        )
+        return [time for time in times if since < time <= event.occurred_at][-MAX_COUNTED:]
+
+    def related_to(self, event: EventRef) -> Collection[EventRef]:
+        """Return the events of the same conversation, phone or email."""
+        return self._find(_match_keys(event))
+
+    def _find(self, keys: Iterable[tuple[str, str]]) -> Collection[EventRef]:
+        return {event.dedupe_key: event for key in keys for event in self._by_key.get(key, ())}.values()
+
+
 @dataclass
 class InMemoryStore:
-    """The data that the service keeps in its tables."""
+    """The data that the service keeps in its tables about the deliveries of one set of rules."""
 
-    events_by_key: dict[tuple[str, str], list[EventRef]] = field(default_factory=lambda: defaultdict(list))
-    """Accepted events by conversation, phone and email."""
-    occurred_at: dict[str, datetime] = field(default_factory=dict)
-    """When each accepted event occurred, by dedupe key."""
+    events: AcceptedEvents
+    rules_with_once: Collection[str]
+    """The names of the rules with a step that has `once`."""
     messages_sent_at: dict[tuple[str | None, str], list[datetime]] = field(
         default_factory=lambda: defaultdict(list)
     )
@@ -60,32 +110,8 @@ class InMemoryStore:
     """The messages that count toward `caps.total`, by connection."""
     paused: dict[str, str] = field(default_factory=dict)
     """Connections that `caps.total` paused, each with the reason; only alerts still leave."""
-    idempotency_keys: dict[str, IdempotencyRecord] = field(default_factory=dict)
-    dedupe_keys: set[str] = field(default_factory=set)
-    """Both dedupe keys of every accepted event; an event with one of them is a duplicate."""
-
-    def accept(self, event: Event) -> bool:
-        """Store an event; return False if it is a duplicate."""
-        dedupe_keys = {event.dedupe_key, event.fallback_dedupe_key} - {None}
-        if dedupe_keys & self.dedupe_keys:
-            return False
-        self.dedupe_keys |= {key for key in dedupe_keys if key}
-        self.occurred_at[event.dedupe_key] = event.occurred_at
-        event_ref = EventRef.of(event)
-        for kind, value in _match_keys(event_ref):
-            self.events_by_key[kind, value].append(event_ref)
-        return True
-
-    def history(self, event: Event, event_types: Collection[str], since: datetime) -> Sequence[datetime]:
-        """Return when the other events of the contact occurred, as the service's `History`."""
-        keys = [key for key in _match_keys(EventRef.of(event)) if key[0] != "conversation"]
-        others = {other.dedupe_key: other for key in keys for other in self.events_by_key[key]}
-        times = sorted(
-            self.occurred_at[other.dedupe_key]
-            for other in others.values()
-            if other.type in event_types and other.dedupe_key != event.dedupe_key
-        )
-        return [time for time in times if since < time <= event.occurred_at][-MAX_COUNTED:]
+    idempotency_keys: dict[int, IdempotencyRecord] = field(default_factory=dict)
+    """By the hash of the key: keys are long, and there is one for most deliveries."""
 
     def policy_inputs(
         self, delivery: DryRunDelivery, messaging: MessagingPolicy, now: datetime
@@ -93,17 +119,13 @@ class InMemoryStore:
         """Return the inputs of the decision about a delivery."""
         planned, trigger = delivery.planned, EventRef.of(delivery.event)
         once = planned.once
-        related = (
-            {event.dedupe_key: event for key in _match_keys(trigger) for event in self.events_by_key[key]}
-            if planned.cancel_on
-            else {}
-        )
+        related = self.events.related_to(trigger) if planned.cancel_on else ()
         return PolicyInputs(
-            cancelled_by=find_cancelling_event(planned.cancel_on, trigger, related.values()),
+            cancelled_by=find_cancelling_event(planned.cancel_on, trigger, related),
             last_done_at=self.last_done_at.get(_once_key(delivery, once.per)) if once else None,
             messages_sent_at=self.messages_sent_at.get(_message_key(planned), ()),
             messages_of_connection=self._messages_of_connection(planned, messaging, now),
-            idempotency_record=self.idempotency_keys.get(planned.idempotency_key),
+            idempotency_record=self.idempotency_keys.get(hash(planned.idempotency_key)),
         )
 
     def _messages_of_connection(
@@ -117,15 +139,15 @@ class InMemoryStore:
     def record_sent(self, delivery: DryRunDelivery, messaging: MessagingPolicy, now: datetime) -> None:
         """Record that a delivery took effect."""
         planned, event = delivery.planned, delivery.event
-        self.idempotency_keys[planned.idempotency_key] = IdempotencyRecord(
-            delivery.id, True, event_precedence(event.type), event.occurred_at
+        self.idempotency_keys[hash(planned.idempotency_key)] = IdempotencyRecord(
+            intern(delivery.id), True, event_precedence(event.type), event.occurred_at
         )
         if planned.channel:
             self.messages_sent_at[_message_key(planned)].append(now)
             if planned.channel in messaging.total_caps and not planned.internal:
                 cap = messaging.total_caps[planned.channel]
                 self.message_counts[planned.connection].add(planned.channel, cap, now)
-        for per in ("contact", "conversation"):
+        for per in ("contact", "conversation") if planned.rule in self.rules_with_once else ():
             key = _once_key(delivery, per)
             if key[3] is not None:
                 self.last_done_at[key] = now
@@ -149,59 +171,102 @@ def _once_key(delivery: DryRunDelivery, per: str) -> tuple[str, str, str, str | 
     return delivery.planned.rule, delivery.planned.action, per, subject
 
 
-class Simulation:
-    """Runs events through rules. After `run`, `deliveries` holds the results, in the order of their planning."""
+@dataclass(eq=False)
+class Case:
+    """An event and its deliveries in one simulation."""
 
-    def __init__(self, rules: Rules, *, allowlist: Collection[str] = ()) -> None:
+    number: int
+    """The position of the event among the accepted ones, from 1."""
+    event: Event
+    deliveries: list[DryRunDelivery] = field(default_factory=list)
+    """In the order of their planning."""
+    open: int = 0
+    """Deliveries that have not ended, and alerts that may follow."""
+    id_counts: Counter[str] = field(default_factory=Counter)
+
+
+class Simulation:
+    """Runs events through rules. `on_complete` gets each accepted event once all of its deliveries have ended.
+
+    Without `on_complete`, `deliveries` has all of them after `run`, in the order of their planning.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        *,
+        allowlist: Collection[str] = (),
+        events: AcceptedEvents | None = None,
+        on_complete: Callable[[Case], None] | None = None,
+    ) -> None:
+        """`events` are those that several simulations share: `simulate` adds to them."""
         self.rules = rules
         self.allowlist = allowlist
-        self.accepted = 0
+        self.events = events or AcceptedEvents(related_event_types(rules))
         self.deliveries: list[DryRunDelivery] = []
-        self._store = InMemoryStore()
+        rules_with_once = {rule.name for rule in rules.rules if any(step.once for step in rule.steps)}
+        self._store = InMemoryStore(self.events, rules_with_once)
+        self._on_complete = on_complete
         self._queue: list[tuple[datetime, int, DryRunDelivery | AlertGroup]] = []
+        self._cases: dict[DryRunDelivery, Case] = {}
+        """The event of each delivery that has not ended."""
         self._alert_groups: dict[tuple[str, str], AlertGroup] = {}
-        self._latest_failures: dict[tuple[str, str], DryRunDelivery] = {}
+        self._latest_failures: dict[tuple[str, str], tuple[Case, DryRunDelivery]] = {}
         """The last counted failure of each group, by connection and cause."""
         self._sequence = count(1)
-        self._id_counts: Counter[str] = Counter()
 
-    def run(self, events: Iterable[Event], on_event: Callable[[], None] = lambda: None) -> None:
+    @property
+    def accepted(self) -> int:
+        """The number of events without duplicates."""
+        return self.events.count
+
+    def run(self, events: Iterable[Event]) -> None:
         """Accept each event at the time it was received, then advance the clock until nothing is due."""
-        for event in sorted(events, key=lambda event: event.received_at):
-            self._run_until(event.received_at)
-            self._accept(event)
-            on_event()
-        self._run_until(NEVER)
+        simulate([self], sorted(events, key=lambda event: event.received_at))
 
-    def _accept(self, event: Event) -> None:
-        if not self._store.accept(event):
-            return
-        self.accepted += 1
-        for planned in route(event, self.rules, event.received_at, self._store.history).planned:
-            self._add_delivery(event, planned, event.received_at)
+    def route(self, event: Event) -> None:
+        """Plan the deliveries of an accepted event."""
+        case = Case(self.accepted, event, open=1)  # open until all of them are planned
+        for planned in route(event, self.rules, event.received_at, self.events.history).planned:
+            self._add_delivery(case, planned, event.received_at)
+        self._close(case)
 
-    def _add_delivery(self, event: Event, planned: PlannedDelivery, now: datetime) -> None:
+    def _add_delivery(self, case: Case, planned: PlannedDelivery, now: datetime) -> None:
         planned = with_templates(planned)
-        delivery = DryRunDelivery(self._delivery_id(event, planned), event, planned, max(planned.run_at, now))
-        self.deliveries.append(delivery)
+        delivery = DryRunDelivery(_delivery_id(case, planned), case.event, planned, max(planned.run_at, now))
+        case.deliveries.append(delivery)
+        if self._on_complete is None:
+            self.deliveries.append(delivery)
         if planned.render_error is not None:
-            self._finish(delivery, now, "failed", "render_error", planned.render_error)
-            self._follow_up(delivery, now)
+            _finish(delivery, now, "failed", "render_error", planned.render_error)
+            self._follow_up(case, delivery, now)
         else:
+            case.open += 1
+            self._cases[delivery] = case
             heapq.heappush(self._queue, (delivery.at, next(self._sequence), delivery))
 
-    def _follow_up(self, delivery: DryRunDelivery, now: datetime) -> None:
+    def _close(self, case: Case) -> None:
+        """Note that one of what keeps an event open has ended; complete the event with the last one."""
+        case.open -= 1
+        if not case.open and self._on_complete is not None:
+            self._on_complete(case)
+
+    def _follow_up(self, case: Case, delivery: DryRunDelivery, now: datetime) -> None:
         """Add the follow-ups of a delivery that ended, unless it is one itself."""
         if delivery.planned.trigger != "rule":
             return
         template_vars = _template_vars(delivery)
         planned = after_delivery(delivery.event, self.rules, template_vars, now)
-        if any(item.trigger == "alert" for item in planned) and not self._admit(delivery, template_vars, now):
+        if any(item.trigger == "alert" for item in planned) and not self._admit(
+            case, delivery, template_vars, now
+        ):
             planned = tuple(item for item in planned if item.trigger != "alert")
         for item in planned:
-            self._add_delivery(delivery.event, item, now)
+            self._add_delivery(case, item, now)
 
-    def _admit(self, delivery: DryRunDelivery, template_vars: Mapping[str, Any], now: datetime) -> bool:
+    def _admit(
+        self, case: Case, delivery: DryRunDelivery, template_vars: Mapping[str, Any], now: datetime
+    ) -> bool:
         """Return True if the failure of a delivery is alerted now; otherwise count it for the next alert."""
         key = delivery.planned.connection, cause_of(template_vars)
         group = self._alert_groups.setdefault(key, AlertGroup(*key))
@@ -209,22 +274,21 @@ class Simulation:
             return True
         if group.waiting.total() == 1 and group.due_at is not None:
             heapq.heappush(self._queue, (group.due_at, next(self._sequence), group))
-        self._latest_failures[key] = delivery
+        case.open += 1
+        replaced = self._latest_failures.get(key)
+        self._latest_failures[key] = case, delivery
+        if replaced is not None:
+            self._close(replaced[0])
         return False
 
     def _alert(self, group: AlertGroup, now: datetime) -> None:
         """Add the alerts about the counted failures of a group."""
-        latest = self._latest_failures.pop((group.connection, group.cause))
-        for planned in alerts(latest.event, self.rules, group.summarize(_template_vars(latest), now), now):
-            self._add_delivery(latest.event, planned, now)
+        case, latest = self._latest_failures.pop((group.connection, group.cause))
+        for planned in alerts(case.event, self.rules, group.summarize(_template_vars(latest), now), now):
+            self._add_delivery(case, planned, now)
+        self._close(case)
 
-    def _delivery_id(self, event: Event, planned: PlannedDelivery) -> str:
-        """Return an ID that the same delivery has in every simulation of these events; follow-ups may contain it."""
-        name = f"dlv_{event.dedupe_key}_{planned.trigger}_{planned.action}"
-        self._id_counts[name] += 1
-        return f"{name}_{self._id_counts[name]}"
-
-    def _run_until(self, until: datetime) -> None:
+    def run_until(self, until: datetime) -> None:
         """Process the deliveries due before `until`. Events received at an instant precede deliveries due then."""
         while self._queue and self._queue[0][0] < until:
             now, number, delivery = heapq.heappop(self._queue)
@@ -232,8 +296,10 @@ class Simulation:
                 self._alert(delivery, now)
                 continue
             connection = delivery.planned.connection
+            case = self._cases[delivery]
             if connection in self._store.paused and delivery.planned.trigger != "alert":
                 self._hold(delivery)
+                self._end(delivery)
                 continue
             inputs = self._store.policy_inputs(delivery, self.rules.messaging, now)
             due = build_due_delivery(delivery.id, delivery.planned, delivery.event, self.rules, now)
@@ -241,29 +307,53 @@ class Simulation:
                 case Defer(later, detail):
                     delivery.at, delivery.detail = later, detail
                     heapq.heappush(self._queue, (later, number, delivery))
+                    continue
                 case Suppress(reason, detail):
-                    self._finish(delivery, now, "suppressed", reason, detail)
+                    _finish(delivery, now, "suppressed", reason, detail)
                 case Cancel(_, detail):
-                    self._finish(delivery, now, "cancelled", None, detail)
+                    _finish(delivery, now, "cancelled", None, detail)
                 case Hold(detail):
                     self._store.paused[connection] = detail
                     self._hold(delivery)
                 case Allow():
                     delivery.attempted = True
                     self._store.record_sent(delivery, self.rules.messaging, now)
-                    self._finish(delivery, now, "succeeded", None, "")
+                    _finish(delivery, now, "succeeded", None, "")
                     if delivery.planned.on_success:
-                        self._follow_up(delivery, now)
+                        self._follow_up(case, delivery, now)
+            self._end(delivery)
 
     def _hold(self, delivery: DryRunDelivery) -> None:
         """Leave a delivery pending, because its connection is paused."""
         connection = delivery.planned.connection
         delivery.detail = f"connection {connection} is paused: {self._store.paused[connection]}"
 
-    def _finish(
-        self, delivery: DryRunDelivery, now: datetime, state: State, reason: str | None, detail: str
-    ) -> None:
-        delivery.state, delivery.reason, delivery.detail, delivery.at = state, reason, detail, now
+    def _end(self, delivery: DryRunDelivery) -> None:
+        self._close(self._cases.pop(delivery))
+
+
+def simulate(simulations: Sequence[Simulation], events: Iterable[Event]) -> None:
+    """Run events, in the order in which they were received, through simulations that share their accepted events."""
+    accepted = simulations[0].events
+    for event in events:
+        for simulation in simulations:
+            simulation.run_until(event.received_at)
+        if accepted.add(event):
+            for simulation in simulations:
+                simulation.route(event)
+    for simulation in simulations:
+        simulation.run_until(NEVER)
+
+
+def _delivery_id(case: Case, planned: PlannedDelivery) -> str:
+    """Return an ID that the same delivery has in every simulation of these events; follow-ups may contain it."""
+    name = f"dlv_{case.event.dedupe_key}_{planned.trigger}_{planned.action}"
+    case.id_counts[name] += 1
+    return f"{name}_{case.id_counts[name]}"
+
+
+def _finish(delivery: DryRunDelivery, now: datetime, state: State, reason: str | None, detail: str) -> None:
+    delivery.state, delivery.reason, delivery.detail, delivery.at = state, reason, detail, now
 
 
 def _template_vars(delivery: DryRunDelivery) -> dict[str, Any]:

@@ -90,13 +90,12 @@ def compare(
         return first
 
 
-def plan_json(comparison: PartialPlan, stored: int, *, is_capped: bool, samples: int = 3) -> dict[str, Any]:
+def plan_json(comparison: PartialPlan, stored: int, *, is_capped: bool) -> dict[str, Any]:
     """Return a comparison as plain data. `stored` events are in the period; more, if the number is capped."""
     result = comparison.plan
-    differences = [sample_json(item) for item in result.samples(samples)[:MAX_SAMPLES]]
-    return result.to_json(samples=0) | {
-        "differences": len(result.differences),
-        "samples": differences,
+    return result.to_json() | {
+        "differences": result.differences,
+        "samples": [sample_json(item) for item in result.samples[:MAX_SAMPLES]],
         "events_compared": comparison.compared,
         "events_stored": stored,
         "events_stored_is_capped": is_capped,

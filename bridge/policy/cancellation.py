@@ -10,7 +10,7 @@ from bridge.contacts.address import address_key
 from bridge.events import Event
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class EventRef:
     """The fields of an accepted event that decide whether it concerns another event."""
 

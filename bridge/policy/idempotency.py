@@ -20,7 +20,7 @@ def event_precedence(event_type: str) -> int:
     return 1 if event_type in _FINAL_CHAT else 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class IdempotencyRecord:
     """The delivery that reserved or completed an idempotency key.
 

@@ -22,8 +22,17 @@ def event_uses(rules: Rules) -> dict[str, list[str]]:
     return {event_type: list(uses[event_type]) for event_type in HEPPU_EVENTS if event_type in uses}
 
 
+def related_event_types(rules: Rules) -> frozenset[str]:
+    """Return the event types that deliveries about other events look for: to be cancelled by them, or to count them."""
+    return frozenset(event_type for rule in rules.rules if rule.enabled for event_type in _related(rule))
+
+
 def _needed(rule: Rule) -> Iterator[str]:
     yield from rule.when
+    yield from _related(rule)
+
+
+def _related(rule: Rule) -> Iterator[str]:
     yield from _counted(rule.conditions)
     for step in rule.steps:
         yield from step.cancel_on

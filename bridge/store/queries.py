@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final, TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, Connection, Select, exists, func, or_, select, text
+from sqlalchemy import ColumnElement, Connection, Select, exists, func, literal, or_, select, text, tuple_
 
 from bridge.errors import BridgeError
 from bridge.events import Event, StoredEvent
@@ -61,6 +61,8 @@ def external_ids_in_use(
 EXAMINED_EVENTS: Final = 5_000
 """Events that a page with a filter without an index reads at most; `next_cursor` then leads to those before them."""
 _EVENTS = schema.events
+_EVENTS_PER_READ: Final = 100
+"""Rows of one query of `stored_events`; a body may have 1 MB."""
 _EVENT_SUMMARY = _EVENTS.c[
     "id", "type", "conversation_id", "phone", "email", "unreadable", "duplicates", "occurred_at", "received_at",
     "routed_at", "dedupe_key", "body",
@@ -112,7 +114,7 @@ def page_of_events(
     cursor: str | None,
     criteria: EventCriteria,
 ) -> Page:
-    """Return these columns, with `id` and `received_at`, of a page of events. Raise NotFound for an unknown `person`."""
+    """Return these columns, with `id` and `received_at`, of a page of events. Raise NotFound if `person` is unknown."""
     query, rest = select(*columns), list[ColumnElement[bool]]()
     since, until = criteria.get("since"), criteria.get("until")
     ids, conversation = criteria.get("ids"), criteria.get("conversation")
@@ -328,19 +330,37 @@ def stored_body(database: Database, event_id: str) -> bytes:
         return bytes(body)
 
 
-def stored_events(database: Database, since: datetime | None = None) -> list[Event]:
-    """Return the events since an instant whose bodies are kept, oldest first."""
+def stored_events(database: Database, since: datetime | None, until: datetime) -> Iterator[Event]:
+    """Read the events received in a period whose bodies are kept, oldest first, a batch at a time."""
     table = schema.events
-    query = select(*table.c["id", "dedupe_key", "received_at", "type", "body"]).where(
-        table.c.body.is_not(None)
+    query = (
+        select(*table.c["id", "dedupe_key", "received_at", "type", "body"])
+        .where(*_kept_between(since, until))
+        .order_by(table.c.received_at, table.c.id)
+        .limit(_EVENTS_PER_READ)
     )
-    if since is not None:
-        query = query.where(table.c.received_at >= since)
+    rest = query
+    while True:
+        with database.read() as conn:
+            rows = conn.execute(rest).all()
+        for row in rows:
+            yield event_from_row(row, database.default_country)
+        if len(rows) < _EVENTS_PER_READ:
+            return
+        last = tuple_(literal(rows[-1].received_at, table.c.received_at.type), literal(rows[-1].id))
+        rest = query.where(tuple_(table.c.received_at, table.c.id) > last)
+
+
+def count_stored_events(database: Database, since: datetime | None, until: datetime) -> int:
+    """Count what `stored_events` reads."""
+    query = select(func.count()).select_from(schema.events).where(*_kept_between(since, until))
     with database.read() as conn:
-        return [
-            event_from_row(row, database.default_country)
-            for row in conn.execute(query.order_by(table.c.received_at))
-        ]
+        return conn.execute(query).scalar_one()
+
+
+def _kept_between(since: datetime | None, until: datetime) -> Sequence[ColumnElement[bool]]:
+    conditions = [_EVENTS.c.body.is_not(None), _EVENTS.c.received_at < until]
+    return conditions if since is None else [*conditions, _EVENTS.c.received_at >= since]
 
 
 def latest_rules(database: Database) -> str | None:
