@@ -46,7 +46,7 @@ from bridge.store.connections import (
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.deliveries import Delivery
 from bridge.store.details import request_details, waits_for_details
-from bridge.store.due_deliveries import IS_WAITING, Selection, select_due
+from bridge.store.due_deliveries import IS_WAITING, DueSelection, select_due
 from bridge.store.earlier_results import UseResults, render_results, waits_for_results
 from bridge.store.idempotency import reserve_keys
 from bridge.store.opt_out_queries import add_queries, waits_for_crm
@@ -96,7 +96,7 @@ def claim(
         budget = acquire_budget(
             conn, account, now, capacity.slots, capacity.per_second, capacity.requests_per_call
         )
-        selection = Selection(
+        selection = DueSelection(
             capacity.connection, budget.due, budget.calls, capacity.batch_size, capacity.max_batch_size
         )
         selected = select_due(database, conn, selection, now) if budget.calls else []

@@ -1,9 +1,9 @@
 """Delivery lists: pages, counts and IDs of the deliveries that match a filter, newest first, whatever the table's size.
 
 One criterion of a filter leads through an index whose entries are in order of creation: the state, the rule or the
-connection. The others are checked on the rows found. A rare value would make that read the whole table, so at most
-`EXAMINED` rows of each index range are read at a time: `next_cursor` then leads to the rows before them, even from a
-page that is not full.
+connection; or the type of the event, if few events have it. The others are checked on the rows found. A rare value
+would make that read the whole table, so at most `EXAMINED` rows of each index range are read at a time: `next_cursor`
+then leads to the rows before them, even from a page that is not full.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, func, literal, or_, select, union
+from sqlalchemy import ColumnElement, Connection, Select, func, literal, or_, select, union
 
 from bridge.ids import id_at, time_of_id
 from bridge.lifecycle import DeliveryState, FailureReason, SuppressReason
@@ -168,7 +168,7 @@ def _search(conn: Connection, matching: DeliveryFilter) -> _Search:
     if matching.only_messages:
         rest["channel"] = _C.channel.is_not(None)
     if matching.event_type is not None:
-        # Not a join or `IN`, because the database might then start from the events.
+        # Not a join or `IN`, because the database might then start from the events, of which there may be many.
         type_of = select(schema.events.c.type).where(schema.events.c.id == _C.event_id).scalar_subquery()
         rest["type"] = type_of == matching.event_type
     if not matching.states and matching.reason is None:
@@ -183,6 +183,9 @@ def _search(conn: Connection, matching: DeliveryFilter) -> _Search:
         contact = addresses_of_event(conn, matching.person)
     if contact:
         return _Search(deliveries_of(contact), list(rest.values()), is_small=True)
+    if matching.event_type is not None and _is_rare(conn, matching.event_type):
+        del rest["type"]
+        return _Search([_C.event_id.in_(_events_of(matching.event_type))], list(rest.values()), is_small=True)
     if not _FEW.issuperset(states):
         for column in (_C.rule, _C.connection):
             if column.name in rest:
@@ -190,6 +193,16 @@ def _search(conn: Connection, matching: DeliveryFilter) -> _Search:
                 return _Search([column == getattr(matching, column.name)], list(rest.values()))
     rest.pop("state", None)
     return _Search([_C.state == state for state in states], list(rest.values()), is_by_state=True)
+
+
+def _events_of(event_type: str) -> Select[Any]:
+    events = schema.events.c
+    return select(events.id).where(events.type == event_type, events.routed_at.is_not(None))
+
+
+def _is_rare(conn: Connection, event_type: str) -> bool:
+    """Return whether so few events have this type that they lead to the deliveries."""
+    return conn.execute(_events_of(event_type).offset(COUNTED).limit(1)).first() is None
 
 
 def list_deliveries(

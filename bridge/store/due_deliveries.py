@@ -42,7 +42,7 @@ _FROM_THE_START: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass
-class Selection:
+class DueSelection:
     """The deliveries of one claim, which fill its calls."""
 
     connection: str
@@ -94,7 +94,9 @@ class Selection:
             self.selected.append(delivery)
 
 
-def select_due(database: Database, conn: Connection, selection: Selection, now: datetime) -> list[Delivery]:
+def select_due(
+    database: Database, conn: Connection, selection: DueSelection, now: datetime
+) -> list[Delivery]:
     """Select and lock enough due deliveries to fill the calls that may start."""
     connection, due = selection.connection, selection.due
     known = database.crowded_keys.find(connection) if due == "all" else None
@@ -124,7 +126,7 @@ def select_due(database: Database, conn: Connection, selection: Selection, now: 
 
 
 def _select_crowded(
-    conn: Connection, selection: Selection, known: CrowdedKeys, now: datetime
+    conn: Connection, selection: DueSelection, known: CrowdedKeys, now: datetime
 ) -> frozenset[str]:
     """Select the oldest delivery of each crowded key that is free; return the keys that are still crowded."""
     crowded = set(known.keys)
@@ -138,7 +140,7 @@ def _select_crowded(
     return frozenset(crowded)
 
 
-def _waiting_keys(conn: Connection, selection: Selection, since: datetime, until: datetime) -> set[str]:
+def _waiting_keys(conn: Connection, selection: DueSelection, since: datetime, until: datetime) -> set[str]:
     """Return the concurrency keys of the deliveries due in this time that were not selected."""
     waiting = Counter[str](
         dict(

@@ -64,6 +64,11 @@ def set_columns(database: Database, delivery_id: str, **columns: Any) -> None:
         conn.execute(update(table).where(table.c.id == delivery_id).values(columns))
 
 
+def mark_as_routed(database: Database) -> None:
+    with database.write() as conn:
+        conn.execute(update(schema.events).values(routed_at=database.clock.now()))
+
+
 def fail(engine: Engine, **planned: Any) -> str:
     def rejected() -> None:
         engine.provider.before = None
@@ -103,6 +108,7 @@ def test_filters_combine(engine: Engine) -> None:
     dismissed = fail(engine, event=engine.event("call.busy"), rule="a")
     other = spread(engine, 2, rule="other")
     set_columns(database, dismissed, dismissed_at=database.clock.now())
+    mark_as_routed(database)
     assert ids_of(database, DeliveryFilter(rule="a")) == [dismissed, failed]
     assert ids_of(database, DeliveryFilter(states=("failed",), not_dismissed=True)) == [failed]
     assert ids_of(database, DeliveryFilter(event_type="call.no-answer")) == [failed]
@@ -132,19 +138,33 @@ def test_person_of_an_event_leads_to_all_their_deliveries(engine: Engine) -> Non
         list_deliveries(database, DeliveryFilter(person="evt_0"))
 
 
+def test_type_that_few_events_have_leads_to_its_deliveries(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_list, "EXAMINED", 3)
+    rare = engine.deliver("post", engine.event("call.no-answer"))
+    ids = spread(engine, 8)
+    mark_as_routed(engine.database)
+    for event_type, expected in {"call.no-answer": [rare], "call.busy": ids, "chat.resolved": []}.items():
+        page = list_deliveries(engine.database, DeliveryFilter(event_type=event_type))
+        assert ([item["id"] for item in page.items], page.next_cursor) == (expected, None)
+    monkeypatch.setattr(delivery_list, "COUNTED", 3)
+    assert matching_ids(engine.database, DeliveryFilter(event_type="call.busy"), 100) == ids
+
+
 def test_rare_matches_are_found_in_bounded_steps(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery_list, "EXAMINED", 3)
     monkeypatch.setattr(delivery_list, "COUNTED", 3)
-    rare = engine.deliver("post", engine.event("call.no-answer"))
+    rare = engine.deliver("post", connection="other")
     ids = spread(engine, 8)
-    wanted, cursor, steps, found = DeliveryFilter(event_type="call.no-answer"), None, 0, []
+    wanted, cursor, steps, found = DeliveryFilter(rule="test", connection="other"), None, 0, []
     while steps == 0 or cursor is not None:
         page = list_deliveries(engine.database, wanted, cursor=cursor)
         cursor, steps = page.next_cursor, steps + 1
         found += [item["id"] for item in page.items]
     assert (found, steps) == ([rare], 3)
     assert matching_ids(engine.database, wanted, 10) == [rare]
-    everything = DeliveryFilter(event_type="call.busy")
+    everything = DeliveryFilter(rule="test", connection="desk")
     assert matching_ids(engine.database, everything, 100) == ids, "no row is lost or repeated between steps"
     assert count_by_state(engine.database, wanted)["pending"] == CappedCount(0, is_exact=False)
 
