@@ -27,9 +27,9 @@ from bridge.connector import (
     RuleProblem,
     Success,
 )
-from bridge.connector.idempotency import (IdempotencyInput)
 from bridge.connector.deadline import attempt_deadline
 from bridge.connector.discovery import Registry, read_settings
+from bridge.connector.idempotency import IdempotencyInput
 from bridge.connector.params import MarkupLanguage, markup_of, template_of
 from bridge.errors import ConfigError, DeliveryError, LookupInconclusive, OutcomeUnknown
 from bridge.events import Event, dedupe_key_of
