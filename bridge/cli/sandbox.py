@@ -19,7 +19,7 @@ def sandbox(
     smtp_port: Annotated[int, typer.Option(min=0, max=65535, help="SMTP port; 0 picks a free port.")] = 9125,
     as_json: Json = False,
 ) -> None:
-    """Run local mock versions of every provider (HubSpot, Zendesk, Twilio, Slack, ...), Heppu and an SMTP server until Ctrl-C.
+    """Run local mock versions of every provider, of Heppu and of an SMTP server until Ctrl-C.
 
     Prints the environment variables that point a bridge at the sandbox. `GET /_sandbox/requests` and
     `GET /_sandbox/state` show the data received; `POST /_sandbox/faults` injects failures.
