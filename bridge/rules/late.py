@@ -108,7 +108,7 @@ def preview_results(
     internal: bool = False,
 ) -> dict[str, Any]:
     """Return late params with a placeholder for each result. They are not checked, because an ID looks different."""
-    results = {name: f"<ID of {name}>" for name in result_actions(late)}
+    results = {name: f"(ID of {name})" for name in result_actions(late)}
     compiled, context = _prepare(action, late, event, details, rules, now, internal, no_history, results)
     return {name: render_value(value, context) for name, value in compiled.items()}
 

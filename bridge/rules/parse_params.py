@@ -180,6 +180,8 @@ def _with_late_names(context: ParseContext, action: Action, name: str, info: Fie
     if context.trigger == "alert" or name == action.recipient:
         return context
     present = context.present | {("details",)} if _optional(info) else context.present
+    if context.trigger != "on_failure":  # without the ID of an earlier action, the delivery shall not be sent
+        present = present | {("results",)}
     return context.within(names=(*context.names, "details", "results"), present=present)
 
 

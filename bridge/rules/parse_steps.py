@@ -124,7 +124,7 @@ def _check_late_params(
             hint = f"use them in two params: the {other} are known later"
             context.error(_entry(node, name), f"`{name}` cannot use both `delivery` and `{other}`", hint)
         for path in sorted(paths):
-            if path[0] == RESULTS and len(path) == 4:
+            if path[0] == RESULTS and len(path) == 4 and context.trigger != "alert":
                 _check_result(context, _entry(node, name), ".".join(path[1:3]))
     if not using(DETAILS, late):
         return

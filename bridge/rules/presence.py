@@ -36,7 +36,7 @@ def may_be_missing(path: Path) -> bool:
         return len(rest) > 1 or (bool(rest) and (rest[0] in _OPTIONAL or rest[0] not in _DOCUMENTED))
     if root == "delivery":
         return bool(rest) and rest[0] in _OPTIONAL_OF_DELIVERY
-    return root in ("contact", "details")
+    return root in ("contact", "details", "results")
 
 
 def present_after(steps: Sequence[Step], trigger: Trigger) -> Paths:
@@ -58,6 +58,9 @@ def check_presence(path: Path) -> Diagnostic | None:
     if path[0] == "details":
         hint = "add `| default('...')`"
         return unplaced_warning(f"some conversations have no `{name}`, and this fails for them", hint)
+    if path[0] == "results":
+        text = f"the failed action may be `{'.'.join(path[1:3])}`, and this fails without its ID"
+        return unplaced_warning(text, "add `| default('...')`")
     if path[0] == "delivery":
         hint = "add `| default('...')`"
         if path[1] in MESSAGE_FIELDS:

@@ -73,14 +73,27 @@ def test_result_of_no_earlier_step_is_an_error(text: str, message: str, hint: st
     assert [(item.text, item.hint) for item in errors] == [(message, hint)]
 
 
-@pytest.mark.parametrize("trigger", ["on_success", "on_failure"])
-def test_follow_up_can_use_the_results_of_its_rule(trigger: str) -> None:
+@pytest.mark.parametrize(("trigger", "warnings"), [("on_success", 0), ("on_failure", 1)])
+def test_follow_up_can_use_the_results_of_its_rule(trigger: str, warnings: int) -> None:
+    """After a failure, the action that was to return the ID may be the one that failed."""
     text = (
         "version: 1\nrules:\n- name: ticket\n  when: call.busy\n  do:\n"
         "    - use: lantern.open_ticket\n      with: {subject: a}\n"
         f'  {trigger}:\n    - use: lantern.comment\n      with: {{comment: hello, ticket: "{ID}"}}\n'
     )
-    assert [item for item in diagnostics_of(text) if item.level == "error"] == []
+    found = diagnostics_of(text)
+    assert [item.level for item in found] == ["warning"] * warnings
+    assert all("the failed action may be `lantern.open_ticket`" in item.text for item in found)
+    guarded = text.replace(ID, ID.replace(" }}", " | default('T-0') }}"))
+    assert diagnostics_of(guarded) == []
+
+
+def test_alert_has_no_results() -> None:
+    text = (
+        f"version: 1\nrules: []\nalerts: [{{use: lantern.comment, with: {{ticket: '1', comment: '{ID}'}}}}]\n"
+    )
+    errors = [item.text for item in diagnostics_of(text) if item.level == "error"]
+    assert errors == ["`results` is not available here"]
 
 
 def test_result_where_the_bridge_decides_is_an_error() -> None:
@@ -119,4 +132,4 @@ def test_dry_run_shows_a_placeholder() -> None:
         "`ticket`: filled in before it is sent, with the ID that lantern.open_ticket returns",
     )
     shown = with_details(comment, event_of("call.busy"), rules_of(RULE), {}, NOW)
-    assert (shown.render_error, shown.params["ticket"]) == (None, "<ID of lantern.open_ticket>")
+    assert (shown.render_error, shown.params["ticket"]) == (None, "(ID of lantern.open_ticket)")
