@@ -19,27 +19,29 @@ from bridge.rules.model import PlannedDelivery, Rules
 class _Earlier:
     """What the events before one in the same replay have sent: it counts for caps and for `once`."""
 
-    sent: list[tuple[PlannedOutcome, Event]] = field(default_factory=list)
+    messages: dict[tuple[str | None, str | None], list[datetime]] = field(default_factory=dict)
+    """Channel and recipient -> when."""
+    steps: dict[tuple[str, str], list[tuple[PlannedOutcome, Event]]] = field(default_factory=dict)
+    """Rule and action -> their deliveries."""
+
+    def add(self, item: PlannedOutcome, event: Event) -> None:
+        """Add what the replay of an event sends."""
+        planned = item.planned
+        if planned.channel:
+            self.messages.setdefault((planned.channel, planned.recipient), []).append(item.at)
+        self.steps.setdefault((planned.rule, planned.action), []).append((item, event))
 
     def add_to(self, inputs: PolicyInputs, planned: PlannedDelivery, event: Event) -> PolicyInputs:
         """Return the inputs of a delivery as they are after the events before it."""
-        messages = [
-            item.at
-            for item, _ in self.sent
-            if planned.channel
-            and (item.planned.channel, item.planned.recipient) == (planned.channel, planned.recipient)
-        ]
-        done = [
-            item.at for item, earlier in self.sent if _counts_for_once(item.planned, earlier, planned, event)
-        ]
+        messages = self.messages.get((planned.channel, planned.recipient), []) if planned.channel else []
+        same_step = self.steps.get((planned.rule, planned.action), []) if planned.once else []
+        done = [item.at for item, earlier in same_step if _counts_for_once(earlier, planned, event)]
         last = max([*done, *filter(None, [inputs.last_done_at])], default=None)
         return replace(inputs, messages_sent_at=[*inputs.messages_sent_at, *messages], last_done_at=last)
 
 
-def _counts_for_once(first: PlannedDelivery, earlier: Event, planned: PlannedDelivery, event: Event) -> bool:
-    if planned.once is None or (first.rule, first.action) != (planned.rule, planned.action):
-        return False
-    if planned.once.per == "conversation":
+def _counts_for_once(earlier: Event, planned: PlannedDelivery, event: Event) -> bool:
+    if planned.once is not None and planned.once.per == "conversation":
         return event.conversation.id is not None and earlier.conversation.id == event.conversation.id
     return event.contact.key is not None and earlier.contact.key == event.contact.key
 
@@ -73,7 +75,9 @@ def effects_of_replay(
         explanation = explain(event, rules, now, load_inputs=load, history=history, allowlist=allowlist)
         outcomes += explanation.deliveries
         event_count += bool(explanation.deliveries)
-        earlier.sent += [(item, event) for item in explanation.deliveries if item.outcome in ("go", "wait")]
+        for item in explanation.deliveries:
+            if item.outcome in ("go", "wait"):
+                earlier.add(item, event)
     return _effects(outcomes, event_count, now, repeated)
 
 
