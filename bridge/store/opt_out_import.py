@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from io import BufferedReader
 from itertools import islice
 from typing import Any, Final
 
+from bridge.store.batches import in_batches
 from bridge.store.database import Database
 from bridge.store.opt_out_csv import ImportedLine, read_opt_outs
 from bridge.store.opt_outs import OptOutChange, import_opt_outs, record_import
 
 _BATCH: Final = 1000
-"""Lines per transaction."""
+"""Lines that are read at a time, and opt-outs per transaction, at most."""
 _MAX_PROBLEMS: Final = 1000
 """Unreadable lines that are listed; all are counted."""
 
@@ -76,7 +77,12 @@ class ImportReport:
                     ]
                 )
         changes = [change for line_changes in by_line for change in line_changes]
-        new = import_opt_outs(database, changes, publish_events=publish_events, dry_run=self.dry_run)
+        new: set[tuple[str, str]] = set()
+
+        def store(part: Sequence[OptOutChange]) -> None:
+            new.update(import_opt_outs(database, part, publish_events=publish_events, dry_run=self.dry_run))
+
+        in_batches(changes, store, largest=_BATCH)
         new -= self._seen
         self._seen |= new
         for line_changes in by_line:
