@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from bridge.connector.action import Success
+from bridge.connector.contact_groups import Resolution
 from bridge.connector.contact_profile import (
     ContactDetails,
     ContactField,
     ContactProfile,
 )
 from bridge.connector.contact_resolution import (
-    Resolution,
     is_second_person,
     refusal_notes,
     resolve,

@@ -16,6 +16,11 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
+from bridge.connector.contact_groups import (
+    Resolution,
+    group_by_person,
+    names_another,
+)
 from bridge.connector.contact_profile import CONTACT_FIELDS, ContactField, ContactProfile
 from bridge.connector.contacts import (
     AddressKind,
@@ -41,20 +46,6 @@ LINK_TTL = timedelta(days=30)
 SEARCH_INDEX_LAG = timedelta(minutes=1)
 """Time for which a CRM's search may still return a deleted record."""
 _FIELD_NAMES: Mapping[ContactField, str] = {"email": "email address", "phone": "phone number"}
-
-
-@dataclass
-class Resolution:
-    """The resolution of one query: unresolved while `contact` is None."""
-
-    query: ContactQuery
-    contact: ResolvedContact = None
-    profile: ContactProfile | None = None
-    """The record as last read. None: unknown."""
-    note: str = ""
-    """Why there is no contact and none could be looked for or created; empty if the CRM simply has none."""
-    is_pair: bool = False
-    """Email and phone lead to different records."""
 
 
 @dataclass(frozen=True)
@@ -346,7 +337,7 @@ class _ContactLookup:
 
     def _create(self, items: Sequence[Resolution]) -> None:
         """Create each missing contact once, even if several items of the batch concern the same one."""
-        people = _group_by_person(items)
+        people = group_by_person(items)
         results = self._source.create([query for query, _ in people]) if people else ()
         for (query, group), result in zip(people, results, strict=True):
             if isinstance(result, ContactRefused):
@@ -369,7 +360,7 @@ class _ContactLookup:
                 self._profiles[new.id] = self._learned_profiles[new.id] = ContactProfile(query.name, absent)
             for item in group:
                 item.contact = ContactRef(new.id, detail, created=not new.existing)
-                if not _names_another(query, item.query):
+                if not names_another(query, item.query):
                     for kind, address in item.query.addresses:
                         if address != query.address(kind):
                             self._learned_links[item.query.link_key(kind)] = new.id
@@ -412,56 +403,3 @@ class _ContactLookup:
 
 def _activity(match: ContactMatch) -> tuple[tuple[str, ...], str]:
     return match.activity, match.id
-
-
-def _group_by_address(items: Sequence[Resolution]) -> list[list[Resolution]]:
-    """Return the items in groups that share addresses, directly or through other items of the group."""
-    groups: list[tuple[set[str], list[Resolution]]] = []
-    for item in items:
-        keys = set(item.query.keys)
-        linked = [group for group in groups if group[0] & keys]
-        if not linked:
-            groups.append((keys, [item]))
-            continue
-        first, *others = linked
-        for other in others:
-            first[0].update(other[0])
-            first[1].extend(other[1])
-            groups.remove(other)
-        first[0].update(keys)
-        first[1].append(item)
-    return [members for _, members in groups]
-
-
-def _group_by_person(items: Sequence[Resolution]) -> list[tuple[ContactQuery, list[Resolution]]]:
-    """Return the contact to create for each person, and the items that it is for.
-
-    If two people share an address, the contact gets the values of one of them. Items of the other are for it as well,
-    unless their addresses do not lead to it: these are a contact of their own.
-    """
-    people = []
-    groups = _group_by_address(items)
-    while groups:
-        group = groups.pop(0)
-        queries = [item.query for item in group]
-        base = _merged_query(queries)
-        own = [query for query in queries if not _names_another(base, query)]
-        keys = {key for query in own for key in query.keys}
-        people.append((_merged_query(own), [item for item in group if not keys.isdisjoint(item.query.keys)]))
-        groups += _group_by_address([item for item in group if keys.isdisjoint(item.query.keys)])
-    return people
-
-
-def _names_another(query: ContactQuery, other: ContactQuery) -> bool:
-    """Return whether two events give different names."""
-    return bool(query.name and other.name and not same_name(query.name, other.name))
-
-
-def _merged_query(queries: Sequence[ContactQuery]) -> ContactQuery:
-    """Return the query with the most complete person, and the addresses of all of them."""
-    base = max(queries, key=lambda query: (bool(query.name), bool(query.details.company)))
-    return replace(
-        base,
-        email=base.email or next((query.email for query in queries if query.email), None),
-        phone=base.phone or next((query.phone for query in queries if query.phone), None),
-    )
