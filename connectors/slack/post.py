@@ -114,10 +114,11 @@ def find_post(slack: Webhook | Bot, params: PostParams, context: Context) -> Suc
         raise LookupInconclusive("Slack cannot be asked about the messages of an incoming webhook")
     place = _Place.of(slack, params, context)
     parent = place.parent()
-    channel_id = place.channel_id()
+    channel_id = place.channel_id() or _id_of_name(slack, place.channel)
     if channel_id is None:
         raise LookupInconclusive(
-            f"Slack lists messages by the ID of a channel only, and no message to {place.channel} has succeeded before"
+            f"Slack lists messages by the ID of a channel only: that of {place.channel} is unknown, because no message "
+            "to it has succeeded before, and no public channel that the app may list (channels:read) has this name"
         )
     oldest = (context.first_attempt_at - _CLOCK_SKEW).timestamp()
     threads = [None] if parent is None or not params.thread else [None, parent[1]]
@@ -128,6 +129,18 @@ def find_post(slack: Webhook | Bot, params: PostParams, context: Context) -> Suc
                 place.remember(channel_id, ts)
             return Success(id=f"{channel_id}:{ts}", detail="posted")
     return None
+
+
+def _id_of_name(bot: Bot, channel: str) -> str | None:
+    """Return the ID of a public channel with this #name; None without it, or without the scope to list channels."""
+    if not channel.startswith("#"):
+        return None
+    try:
+        return next(
+            (str(item["id"]) for item in bot.public_channels() if item.get("name") == channel[1:]), None
+        )
+    except MissingScope:
+        return None
 
 
 def _find(bot: Bot, channel_id: str, oldest: float, thread: str | None, token: str) -> str | None:

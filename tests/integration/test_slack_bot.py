@@ -199,8 +199,26 @@ def test_lookup_without_the_scope_says_which_one_helps(
         bot.find("post", {"text": "x", "channel": TEAM}, context=about("conv_1", cache))
 
 
-def test_lookup_needs_the_id_of_a_channel(bot: Connected, cache: MemoryCache) -> None:
-    with pytest.raises(LookupInconclusive, match="#sales"):
+def test_lookup_in_a_channel_by_name_finds_the_message_whose_response_was_lost(
+    bot: Connected, sandbox: RunningSandbox, cache: MemoryCache
+) -> None:
+    context = about("conv_1", cache)
+    sandbox.fault("slack", path="/api/chat.postMessage", drop="after")
+    with pytest.raises(OutcomeUnknown):
+        bot.run("post", {"text": "x", "channel": "#sales"}, context=context)
+    found = bot.find("post", {"text": "x", "channel": "#sales"}, context=context)
+    assert found is not None
+    assert found.id.startswith(SALES)
+    assert bot.find("post", {"text": "x", "channel": "#sales"}, context=about("conv_2", cache)) is None
+
+
+def test_lookup_needs_the_id_of_a_channel(
+    bot: Connected, sandbox: RunningSandbox, cache: MemoryCache
+) -> None:
+    with pytest.raises(LookupInconclusive, match="#gone is unknown"):
+        bot.find("post", {"text": "x", "channel": "#gone"}, context=about("conv_1", cache))
+    sandbox.slack.workspace.scopes -= {"channels:read"}
+    with pytest.raises(LookupInconclusive, match="channels:read"):
         bot.find("post", {"text": "x", "channel": "#sales"}, context=about("conv_1", cache))
     bot.run("post", {"text": "y", "channel": "#sales"}, context=about("conv_2", cache))
     assert bot.find("post", {"text": "x", "channel": "#sales"}, context=about("conv_1", cache)) is None
