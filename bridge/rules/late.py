@@ -52,6 +52,11 @@ def using(name: str, late: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def has_params(action: Action, late: Mapping[str, Any]) -> bool:
+    """Return whether this version of an action has the late params that another version may have stored."""
+    return late.keys() <= params_of(action).keys()
+
+
 def result_actions(late: Mapping[str, Any]) -> frozenset[str]:
     """Return the actions whose results late params use, as `connector.action`."""
     paths = (path for value in late.values() for path in _late_paths(value) if path[0] == RESULTS)

@@ -32,6 +32,9 @@ MAX_WAIT: Final = timedelta(days=3)
 MIN_INTERVAL, MAX_INTERVAL = timedelta(seconds=1), timedelta(minutes=1)
 """How soon a waiting delivery is decided again: an eighth of its age, within these limits."""
 _UNSUPPORTED_INTERVAL: Final = timedelta(minutes=1)
+_UNSUPPORTED: Final = (
+    "this version lacks the action or one of its params; left for a worker of a newer version"
+)
 _PREFIX: Final = "results:"
 _DELIVERIES, _KEYS = schema.deliveries, schema.idempotency_keys
 _ACTIVE: Final = ("pending", "running", "retrying", "needs_review")
@@ -49,7 +52,7 @@ class RenderedResults:
 
 
 RenderResults = Callable[[Delivery, Event, Results, History], RenderedResults | None]
-"""Renders the params that use results; None if this version does not have the action."""
+"""Renders the params that use results; None if this version does not have the action or one of the params."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +127,8 @@ def _results_of(delivery: Delivery, rows: Sequence[Any], now: datetime) -> Earli
         row = next((row for row in candidates if row.state in ("succeeded", *_ACTIVE)), None)
         row = row or next(iter(candidates), None)
         if row is not None and row.state in _ACTIVE and not is_overdue:
-            return EarlierResults(
-                {}, waits_for=f"{action} ({row.id}), which is {row.state.replace('_', ' ')}"
-            )
+            state = "needs review" if row.state == "needs_review" else f"is {row.state}"
+            return EarlierResults({}, waits_for=f"{action} ({row.id}), which {state}")
         took_effect = row is not None and _took_effect(row)
         ids[action] = (row.external_id or row.key_external_id) if row is not None and took_effect else None
         if ids[action] is None:
@@ -208,8 +210,9 @@ def render_results(
         earlier = results[delivery.id]
         rendered = render(delivery, events[delivery.id], earlier.ids, history)
         if rendered is None:
-            again = Transition.rescheduled(delivery, now + _UNSUPPORTED_INTERVAL, delivery.detail)
-            ended.append(Change(delivery, again))
+            is_overdue = now >= delivery.created_at + MAX_WAIT
+            again = Transition.rescheduled(delivery, now + _UNSUPPORTED_INTERVAL, _UNSUPPORTED)
+            ended.append(Change(delivery, Transition.not_rendered(_UNSUPPORTED) if is_overdue else again))
         elif rendered.params.error is not None:
             cause = "; ".join([rendered.params.error, *earlier.problems])
             not_sent = (

@@ -9,7 +9,7 @@ from bridge.connector.deadline import attempt_deadline
 from bridge.errors import PermanentError
 from bridge.events import Event
 from bridge.rules.counting import History
-from bridge.rules.late import DETAILS_CONNECTION, Details, render_late
+from bridge.rules.late import DETAILS_CONNECTION, Details, has_params, render_late
 from bridge.rules.model import Rules
 from bridge.rules.render import RenderedParams
 from bridge.store.database import Database
@@ -71,7 +71,7 @@ class DetailsReader(ProviderReader[DetailsQuery]):
         self, delivery: Delivery, event: Event, details: Details, history: History
     ) -> RenderedParams | None:
         action = self._accounts.action_of(delivery)
-        if action is None:
+        if action is None or not has_params(action, delivery.options.late):
             return None
         return render_late(
             action,

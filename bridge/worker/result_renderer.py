@@ -10,7 +10,7 @@ from datetime import datetime
 from bridge.connector import Action, SerializeBy
 from bridge.events import Event
 from bridge.rules.counting import History
-from bridge.rules.late import DETAILS, Results, render_late, using
+from bridge.rules.late import DETAILS, Results, has_params, render_late, using
 from bridge.rules.model import Rules
 from bridge.rules.route import concurrency_key
 from bridge.store.deliveries import Delivery
@@ -28,14 +28,14 @@ class ResultRenderer:
     def __call__(
         self, delivery: Delivery, event: Event, results: Results, history: History
     ) -> RenderedResults | None:
-        """Return the delivery's params with the results; None if this version does not have its action.
+        """Return the delivery's params with the results; None if this version does not have its action or a param.
 
         A param that uses details as well is rendered once those are there.
         """
         action = self.action_of(delivery)
-        if action is None:
-            return None
         options = delivery.options
+        if action is None or not has_params(action, options.late):
+            return None
         late = using(DETAILS, options.late)
         rendered = render_late(
             action,

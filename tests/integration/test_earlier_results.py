@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bridge.connector import Connector, ConnectorSettings, Context, Params, Success, param, per_event
-from bridge.errors import OutcomeUnknown, PermanentError, TransientError
+from bridge.errors import LookupInconclusive, OutcomeUnknown, PermanentError, TransientError
 from bridge.events import Event
 from bridge.rules.model import Rules
 from bridge.store.database import Database
@@ -124,6 +124,28 @@ def test_delivery_without_an_id_is_retried_after_the_earlier_one(engine: TicketE
     assert [item.done for item in retry(engine.database, "ana", [ticket, comment])] == [True, True]
     engine.run_for(seconds=30)
     assert (engine.comments, engine.show(comment)["state"]) == (["T-1"], "succeeded")
+
+
+def test_param_that_this_version_lacks_holds_up_no_other_delivery(engine: TicketEngine) -> None:
+    event = engine.event()
+    engine.deliver("open_ticket", event)
+    engine.run_due()
+    comment = engine.comment(event, late=LATE | {"author": "{{ results.desk.open_ticket.id }}"})
+    other = engine.deliver("open_ticket")
+    engine.run_for(seconds=5)
+    assert engine.show(other)["state"] == "succeeded"
+    assert "this version lacks the action or one of its params" in engine.show(comment)["detail"]
+    engine.database.clock.advance(days=3)
+    engine.run_for(seconds=5)
+    assert (engine.show(comment)["state"], engine.show(comment)["reason"]) == ("failed", "render_error")
+
+
+def test_delivery_says_that_the_earlier_one_needs_review(engine: TicketEngine) -> None:
+    comment, ticket = engine.comment_first()
+    engine.fail = fail_with(LookupInconclusive("two tickets"))
+    engine.run_for(seconds=20)
+    detail = f"results: waits for desk.open_ticket ({ticket}), which needs review"
+    assert engine.show(comment)["detail"] == detail
 
 
 def test_erasure_removes_the_ids_that_were_used(engine: TicketEngine) -> None:
