@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, ScalarSelect, and_, delete, func, or_, select, update
+from sqlalchemy import Connection, ScalarSelect, and_, bindparam, delete, func, or_, select, update
 
 from bridge.policy import IdempotencyRecord, event_precedence
 from bridge.store import schema
@@ -41,11 +41,13 @@ class IdempotencyKey:
 
 
 _FIELDS = tuple(field.name for field in fields(IdempotencyKey))
+_BY_KEY = select(_TABLE.c.key, *_TABLE.c[_FIELDS]).where(_TABLE.c.key.in_(bindparam("keys", expanding=True)))
+"""Built once, because every claim uses it."""
 
 
 def load_keys(conn: Connection, keys: Collection[str]) -> dict[str, IdempotencyKey]:
     """Return the stored keys among `keys`."""
-    rows = conn.execute(select(_TABLE.c.key, *_TABLE.c[_FIELDS]).where(_TABLE.c.key.in_(keys)))
+    rows = conn.execute(_BY_KEY, {"keys": list(keys)})
     return {key: IdempotencyKey(*values) for key, *values in rows}
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, select, text, update
+from sqlalchemy import Connection, bindparam, select, text, update
 
 from bridge.connector.callbacks import Channel
 from bridge.connector.deadline import Quota
@@ -44,6 +44,17 @@ SAME_RECORD: Final = "waits: the provider limits the requests for the same recor
 """The `detail` of a delivery that waits because another one with its concurrency key was limited."""
 CONFIRMED_BY_STATUS: Final = "confirmed by its message status"
 """The `detail` of a delivery whose outcome only the message status confirmed."""
+_TABLE: Final = schema.deliveries
+_ATTEMPTED: Final = (
+    select(*_TABLE.c["id", "state", "fencing_token", "external_id", "message_status", "detail"])
+    .where(
+        _TABLE.c.id.in_(bindparam("ids", expanding=True)),
+        _TABLE.c.state.in_(("running", "retrying", "needs_review")),
+    )
+    .order_by(_TABLE.c.id)
+    .with_for_update()
+)
+"""The deliveries whose results are recorded, locked. Built once, because every batch uses it."""
 _STATUS_ORDER: Final = {"queued": 0, "sent": 1, "delivered": 2, "undelivered": 2, "failed": 2}
 
 
@@ -101,7 +112,6 @@ def record_results(
     `fingerprint_of` returns the fingerprint of a connection's settings in this process. If the provider refuses them,
     a process with other settings ends the pause.
     """
-    table = schema.deliveries
     with database.write() as conn:
         now = database.now(conn)
         by_connection: dict[str, list[DeliveryError | None]] = defaultdict(list)
@@ -126,16 +136,7 @@ def record_results(
         _record_quotas(conn, results, now)
         _take_back_unsent(database, conn, results)
         rows = {
-            row.id: row
-            for row in conn.execute(
-                select(*table.c["id", "state", "fencing_token", "external_id", "message_status", "detail"])
-                .where(
-                    table.c.id.in_([item.delivery.id for item in results]),
-                    table.c.state.in_(("running", "retrying", "needs_review")),
-                )
-                .order_by(table.c.id)
-                .with_for_update()
-            )
+            row.id: row for row in conn.execute(_ATTEMPTED, {"ids": [item.delivery.id for item in results]})
         }
         outdated: list[ClaimedDelivery] = []
         current: list[Change] = []

@@ -55,6 +55,10 @@ MAX_ROUTING_SECONDS = 1.0
 
 _EVENT_COLUMNS = ("id", "dedupe_key", "received_at", "type", "conversation_id", "body")
 """The columns that an Event is built from."""
+_HAS_ID = schema.events.c.id.in_(bindparam("ids", expanding=True))
+_BY_ID = select(*schema.events.c[_EVENT_COLUMNS]).where(_HAS_ID)
+_WITHOUT_BODY = select(schema.events.c.id).where(_HAS_ID, schema.events.c.body.is_(None))
+"""Built once, because every claim uses them."""
 
 
 def _select_events(
@@ -70,16 +74,13 @@ def _select_events(
 
 def read_events(database: Database, conn: Connection, event_ids: Collection[str]) -> dict[str, Event]:
     """Return the events with these IDs, by ID; cached events are not read again while their body is kept."""
-    table = schema.events
     events = database.event_cache.find(event_ids)
     if events:
-        without_body = select(table.c.id).where(table.c.id.in_(events), table.c.body.is_(None))
-        for event_id in conn.execute(without_body).scalars():
+        for event_id in conn.execute(_WITHOUT_BODY, {"ids": list(events)}).scalars():
             del events[event_id]
     uncached = set(event_ids) - events.keys()
     if uncached:
-        query = select(*table.c[_EVENT_COLUMNS]).where(table.c.id.in_(uncached))
-        events |= _select_events(database, conn, query)
+        events |= _select_events(database, conn, _BY_ID, ids=list(uncached))
     return events
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import cache
 
 from bridge.clock import uptime
 from bridge.connector.deadline import count_requests
@@ -49,6 +50,8 @@ class CallRunner:
         metrics: Metrics,
     ) -> None:
         self._running = RunningCalls(accounts, stalls, metrics)
+        self._attempt_seconds = cache(metrics.worker.attempt_seconds.labels)
+        self._first_attempt_delay = metrics.worker.first_attempt_delay
         self.give_up_overdue = self._running.give_up_overdue
         self._accounts = accounts
         self._attempts = attempts
@@ -56,7 +59,6 @@ class CallRunner:
         self._submit_results = submit_results
         self._clock_jumps = clock_jumps
         self._stalls = stalls
-        self._metrics = metrics
 
     def submit(
         self, account: Account, calls: Sequence[Call], claimed_at: float, requests_per_call: int = 1
@@ -108,7 +110,7 @@ class CallRunner:
     ) -> None:
         """Record that calls cannot be made now, so that they are claimed again."""
         while call := _take(waiting):
-            results = self._classify(call, [NotStarted()] * len(call), claimed_at)
+            results = self._classify(account, call, [NotStarted()] * len(call), claimed_at)
             results[0].extra_requests = -requests_per_call
             self._submit_results(results)
             self._accounts.release(account, 1, account.average_call_seconds)
@@ -119,19 +121,19 @@ class CallRunner:
         started_at = uptime()
         self._in_flight.started(call)
         with count_requests() as count:
-            if self._is_premature_lookup(call[0].delivery):
+            if self._is_premature_lookup(account, call[0].delivery):
                 results: list[CallResult] = [
                     NotStarted("the database clock jumped; the lookup is repeated later", LOOKUP_INTERVAL)
                 ]
             else:
                 self._observe_first_attempts(call)
                 results = self._attempts.run(account, call, claimed_at + account.limits.timeout)
-        self._metrics.worker.attempt_seconds.labels(account.name).observe(uptime() - started_at)
+        self._attempt_seconds(account.name).observe(uptime() - started_at)
         requests = count.sent
         if not isinstance(results[0], NotStarted | UnsupportedByThisVersion):
             requests = max(1, requests)  # some transports do not count
             account.note_requests(requests)
-        classified = self._classify(call, results, claimed_at)
+        classified = self._classify(account, call, results, claimed_at)
         classified[0].extra_requests = requests - requests_per_call
         classified[0].quota = account.quota_to_record(count.quota)
         trace_attempts(classified, uptime() - started_at)
@@ -144,23 +146,23 @@ class CallRunner:
             is_first = claimed.fencing_token == 1 and delivery.trigger == "rule"
             if is_first and delivery.run_at == delivery.created_at:
                 seconds = (claimed.started_at - claimed.event.received_at).total_seconds()
-                self._metrics.worker.first_attempt_delay.observe(max(0.0, seconds))
+                self._first_attempt_delay.observe(max(0.0, seconds))
 
-    def _is_premature_lookup(self, delivery: Delivery) -> bool:
+    def _is_premature_lookup(self, account: Account, delivery: Delivery) -> bool:
         """Return True for a lookup that a clock jump made due before the provider can know the outcome."""
-        action = self._accounts.action_of(delivery)
-        return (
-            delivery.kind == "lookup"
-            and action is not None
-            and self._clock_jumps.jumped_within(action.lookup_delay)
-        )
+        if delivery.kind != "lookup":
+            return False
+        action = account.connector.find_action(delivery.action)
+        return action is not None and self._clock_jumps.jumped_within(action.lookup_delay)
 
-    def _classify(self, call: Call, results: Sequence[CallResult], claimed_at: float) -> list[AttemptResult]:
+    def _classify(
+        self, account: Account, call: Call, results: Sequence[CallResult], claimed_at: float
+    ) -> list[AttemptResult]:
         now = call[0].started_at + timedelta(seconds=uptime() - claimed_at)
         stalled = self._stalls.was_stalled_since(claimed_at)
+        action = account.connector.find_action(call[0].delivery.action)
         classified = []
         for claimed, result in zip(call, results, strict=True):
-            action = self._accounts.action_of(claimed.delivery)
             try:
                 classified.append(classify_result(claimed, action, result, now))
             except Exception as error:  # whatever a connector returned, the attempt has a result

@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 from bridge.clock import uptime
 from bridge.telemetry import log
@@ -41,7 +42,8 @@ class RunningCalls:
     def __init__(self, accounts: Accounts, stalls: StallDetector, metrics: Metrics) -> None:
         self._accounts = accounts
         self._stalls = stalls
-        self._metrics = metrics
+        self._running_gauge = cache(metrics.worker.attempts_running.labels)
+        self._overdue_gauge = metrics.worker.attempts_overdue
         self._lock = threading.Lock()
         self._calls: set[RunningCall] = set()
 
@@ -50,7 +52,7 @@ class RunningCalls:
         call = RunningCall(account, claimed_at, threading.get_ident(), requeue_others)
         with self._lock:
             self._calls.add(call)
-        self._metrics.worker.attempts_running.labels(account.name).inc()
+        self._running_gauge(account.name).inc()
         return call
 
     def finish(self, call: RunningCall) -> bool:
@@ -58,7 +60,7 @@ class RunningCalls:
         with self._lock:
             self._calls.discard(call)
             given_up = call.given_up
-        self._metrics.worker.attempts_running.labels(call.account.name).dec()
+        self._running_gauge(call.account.name).dec()
         return not given_up
 
     def give_up_overdue(self) -> None:
@@ -79,7 +81,7 @@ class RunningCalls:
                     call.given_up = True
                     given_up.append(call)
         for name in self._accounts.all():
-            self._metrics.worker.attempts_overdue.labels(name).set(overdue[name])
+            self._overdue_gauge.labels(name).set(overdue[name])
         for call in given_up:
             log.error(
                 "attempt does not return, its thread was replaced",
