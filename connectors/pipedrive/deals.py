@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bridge.connector import (
     ContactDeleted,
     ContactQuery,
     ContactRef,
     Context,
+    EventValue,
     Properties,
     Success,
     fields_to_write,
     forget_related_records,
     param,
     per_conversation,
+    to_number,
     write_for_contact,
 )
 from bridge.errors import DeliveryError, LookupInconclusive, PermanentError
@@ -25,7 +27,7 @@ from .account import Account, Record, rfc_3339
 from .owners import OWNER
 from .params import PersonParams
 from .persons import Persons
-from .settings import connector
+from .settings import Settings, connector
 from .timeline import owner_of_record, query_with_owner, related_records
 from .writing import to_request
 
@@ -43,7 +45,9 @@ class CreateDealParams(PersonParams):
         example="Bicycle service",
         max_length=255,
     )
-    value: float | None = param(None, "Value of the deal.", example=1200, ge=0)
+    value: EventValue | None = param(
+        None, "Value of the deal. What is not a number is left out.", example=1200
+    )
     currency: str | None = param(
         None,
         "Currency of the value (ISO 4217). Default: that of the token's user.",
@@ -85,6 +89,14 @@ def create_deal(account: Account, params: CreateDealParams, context: Context) ->
         return {key: _write(account, persons, params, query, contact, list(notes))}
 
     return write_for_contact(persons, context.conversation_key, query, write)
+
+
+@create_deal.check_params
+def check_value(_settings: Settings, params: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a value that the rule itself contains."""
+    value = params.get("value")
+    number = to_number(value)
+    return None if value is None or (number is not None and number >= 0) else "`value` takes a number from 0"
 
 
 @create_deal.lookup
@@ -160,11 +172,15 @@ def _write(
     chosen = {name: item for name, item in params.properties.items() if is_new or item.mode == "overwrite"}
     body, field_notes = to_request(account, "deal", fields_to_write(chosen, None))
     notes += field_notes
-    amount = {"value": params.value, "currency": params.currency}
+    value = None if params.value in (None, "") else to_number(params.value)
+    if params.value not in (None, "") and (value is None or value < 0):
+        value = None
+        notes.append("without `value`, which takes a number from 0")
+    amount = {"value": value, "currency": params.currency}
     body |= {name: value for name, value in amount.items() if value is not None}
     if context.existing_id is not None:
         if not body:
-            return Success(id=context.existing_id, detail="nothing to update")
+            return Success(id=context.existing_id, detail="; ".join(["nothing to update", *notes]))
         if account.update("deal", context.existing_id, body) is None:
             return Success(id=context.existing_id, detail="not updated: the deal was deleted in Pipedrive")
         return Success(id=context.existing_id, detail="; ".join(["updated", *notes]))

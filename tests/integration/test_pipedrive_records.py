@@ -175,6 +175,22 @@ def test_deal_is_linked_and_placed(crm: CrmConnection) -> None:
     assert (result.id, deal["custom_fields"]) == (str(deal.id), {source.code: "Phone"})
 
 
+@pytest.mark.parametrize(
+    ("value", "stored"), [("1200", 1200), (" 5.5 ", 5.5), ("about 500", None), ("Infinity", None), (-1, None)]
+)
+def test_value_of_an_event_that_is_no_amount_does_not_lose_the_deal(
+    crm: CrmConnection, value: Any, stored: float | None
+) -> None:
+    add_person(crm)
+    result = crm.deliver("create_deal", params={"value": value})
+    [deal] = crm.sandbox.pipedrive.deals
+    assert deal["value"] in ((stored,) if stored is not None else (None, 0))
+    assert ("without `value`" in result.detail) == (stored is None)
+    check = crm.connector.actions["create_deal"].run_check_params
+    assert check is not None
+    assert (check(None, {"value": value}) is None) == (stored is not None)
+
+
 def test_later_event_updates_the_deal_but_not_its_stage(crm: CrmConnection) -> None:
     add_person(crm)
     first = crm.deliver("create_deal", params={"value": 100})
