@@ -18,8 +18,9 @@ from bridge.store import schema
 LARGEST: Final = 100
 """IDs per transaction, at most."""
 _SMALLEST: Final = 10
-_SECONDS: Final = 0.04
-"""How long a transaction should last: the sizes of the next ones follow from it."""
+_SECONDS: Final = 0.01
+"""How long a transaction should last: the sizes of the next ones follow from it. With 0.04, an event that comes during
+long work waited twice as long."""
 Key = TypeVar("Key")
 
 
