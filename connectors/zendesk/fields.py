@@ -17,7 +17,6 @@ from bridge.connector import (
     to_number,
     to_text,
 )
-from bridge.errors import PermanentError
 
 from .account import Account
 
@@ -59,8 +58,12 @@ class TicketFieldsParams(Params):
     )
 
 
-def ticket_values(account: Account, params: TicketFieldsParams) -> dict[str, Any]:
-    """Return the fields of a ticket in Zendesk's form, without tags. Raise PermanentError for an unknown name."""
+def ticket_values(account: Account, params: TicketFieldsParams) -> tuple[dict[str, Any], list[str]]:
+    """Return the fields of a ticket in Zendesk's form, without tags, and notes about values that do not fit.
+
+    Zendesk would refuse the ticket for a value of the wrong type, and a structured result of a call, which a language
+    model has filled in, must not cost the ticket. Raise PermanentError for an unknown name.
+    """
     values: dict[str, Any] = {"priority": params.priority, "type": params.type}
     if params.status:
         values |= status_value(account, params.status)
@@ -69,12 +72,20 @@ def ticket_values(account: Account, params: TicketFieldsParams) -> dict[str, Any
             values[_ID_FIELDS[name]] = int(account.find(kind, wanted)["id"])
     if params.assignee:
         values["assignee_id"] = account.find_agent(params.assignee)
-    fields = {
-        name: item.value for name, item in params.custom_fields.items() if item.value not in (None, "", [])
-    }
+    notes: list[str] = []
+    fields: list[dict[str, Any]] = []
+    for name, item in params.custom_fields.items():
+        if item.value in (None, "", []):
+            continue
+        field = account.find("ticket_fields", name)
+        converted = field_value(field, item.value)
+        if converted is None:
+            notes.append(f"without `{name}`, which takes {expectation(field)}")
+        else:
+            fields.append({"id": int(field["id"]), "value": converted})
     if fields:
-        values["custom_fields"] = [custom_field(account, name, value) for name, value in fields.items()]
-    return {name: value for name, value in values.items() if value is not None}
+        values["custom_fields"] = fields
+    return {name: value for name, value in values.items() if value is not None}, notes
 
 
 def status_value(account: Account, status: str) -> dict[str, Any]:
@@ -82,18 +93,6 @@ def status_value(account: Account, status: str) -> dict[str, Any]:
     if status.lower() in STATUS_CATEGORIES:
         return {"status": status.lower()}
     return {"custom_status_id": int(account.find("custom_statuses", status)["id"])}
-
-
-def custom_field(account: Account, name: str, value: Any) -> dict[str, Any]:
-    """Return the ID of a custom field and the value in its type."""
-    field = account.find("ticket_fields", name)
-    converted = field_value(field, value)
-    if converted is None:
-        raise PermanentError(
-            f"the custom field {field['id']} of Zendesk does not accept this value: {expectation(field)}",
-            code="custom_field",
-        )
-    return {"id": int(field["id"]), "value": converted}
 
 
 def field_value(field: Mapping[str, Any], value: Any) -> Any:

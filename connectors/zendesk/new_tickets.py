@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Literal
 
 from bridge.connector import (
     ContactQuery,
@@ -103,14 +103,15 @@ def _create(
 ) -> Success:
     whole_subject = without_placeholders(params.display_subject(query))
     subject = shorten(whole_subject, _MAX_SUBJECT_LENGTH)
-    values: dict[str, Any] = ticket_values(account, params) | {"subject": subject}
+    values, left_out = ticket_values(account, params)
+    values["subject"] = subject
     if contact is not None:
         values["requester_id"] = int(contact.id)
     if tags := normalize_tags(params.tags):
         values["tags"] = tags
     writer = TicketWriter(account, query.context, _comment(params, query.context, contact), params.public)
     ticket_id = writer.create(values, reference)
-    notes = ["created", *writer.add_recording(ticket_id)]
+    notes = ["created", *writer.add_recording(ticket_id), *left_out]
     if subject != whole_subject:
         notes.append("the subject was shortened")
     return Success(id=ticket_id, detail="; ".join(notes))

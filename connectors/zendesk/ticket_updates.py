@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from bridge.connector import Context, OnMissing, Success, param, per_event
@@ -52,11 +53,10 @@ def update_ticket(account: Account, params: UpdateTicketParams, context: Context
     """Change the fields of a ticket and add a comment."""
     ticket_id = _require_ticket(params)
     comment = build_comment(params, context, params.comment, {})
-    values = ticket_values(account, params)
+    values, left_out = ticket_values(account, params)
     if not (values or params.tags or comment.text or comment.voice):
-        raise PermanentError(
-            "nothing to update: set `status`, `comment`, `tags` or another field", code="empty"
-        )
+        advice = "; ".join(left_out) or "set `status`, `comment`, `tags` or another field"
+        raise PermanentError(f"nothing to update: {advice}", code="empty")
     writer = TicketWriter(account, context, comment, params.public)
 
     def write() -> Success:
@@ -69,14 +69,15 @@ def update_ticket(account: Account, params: UpdateTicketParams, context: Context
             writer.update(ticket_id, changes)
         notes = writer.add_recording(ticket_id, is_all=not changes)
         detail = "updated" if changes or comment.voice else "nothing to change: the ticket has these tags"
-        return Success(id=ticket_id, detail="; ".join([detail, *notes]))
+        return Success(id=ticket_id, detail="; ".join([detail, *notes, *left_out]))
 
     def closed() -> Success:
         """Follow the ticket up if there is something to say. A ticket that is to be solved is so already."""
         if _solves(account, values) or not (comment.text or comment.voice):
             return Success(id=ticket_id, detail="nothing was written: the ticket is closed")
         tags = normalize_tags(params.tags)
-        return writer.follow_up(ticket_id, values | ({"tags": tags} if tags else {}))
+        result = writer.follow_up(ticket_id, values | ({"tags": tags} if tags else {}))
+        return replace(result, detail="; ".join([result.detail, *left_out]))
 
     try:
         return unless_closed(write, closed, params.on_closed, ticket_id)

@@ -259,16 +259,29 @@ def test_names_of_the_account_become_ids_and_custom_fields_get_their_type(
         ({"assignee": EMAIL}, "no agent of Zendesk"),
         ({"status": "Waiting"}, "no ticket status `Waiting`"),
         ({"custom_fields": {"Old field": "x"}}, "no custom ticket field `Old field`"),
-        ({"custom_fields": {"Product area": "Boat"}}, "one of City bike, E-bike"),
-        ({"custom_fields": {"Rating": "good"}}, "a whole number"),
     ],
 )
-def test_unknown_name_or_value_fails_before_anything_is_written(
+def test_unknown_name_fails_before_anything_is_written(
     zendesk: CrmConnection, account: Zendesk, params: dict[str, Any], problem: str
 ) -> None:
     with pytest.raises(PermanentError, match=problem):
         zendesk.deliver("create_ticket", call(zendesk), params)
     assert account.tickets == {}
+
+
+def test_value_that_does_not_fit_costs_no_ticket(zendesk: CrmConnection, account: Zendesk) -> None:
+    fields = {"Product area": "Boat", "Rating": "good", "Order number": 1042}
+    result = zendesk.deliver("create_ticket", call(zendesk), {"custom_fields": fields})
+    assert [field["value"] for field in account.tickets[1]["custom_fields"] if field["value"]] == ["1042"]
+    assert "without `Product area`, which takes one of City bike, E-bike" in result.detail
+    assert "without `Rating`, which takes a whole number" in result.detail
+    update = {"ticket": "1", "custom_fields": {"Rating": "good"}}
+    assert (
+        "without `Rating`"
+        in zendesk.deliver("update_ticket", call(zendesk), update | {"status": "open"}).detail
+    )
+    with pytest.raises(PermanentError, match="nothing to update: without `Rating`"):
+        zendesk.deliver("update_ticket", call(zendesk), update)
 
 
 def test_recording_becomes_a_voice_comment_with_the_transcript(
