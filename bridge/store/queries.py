@@ -379,10 +379,11 @@ def latest_rules(database: Database) -> str | None:
 def connections_in_use(database: Database) -> list[tuple[str, str]]:
     """Return the connections of deliveries that are unfinished or may be retried, each with one of its actions."""
     table = schema.deliveries
+    connection = unindexed(table.c.connection)
     query = (
-        select(table.c.connection, func.min(table.c.action))
+        select(connection, func.min(table.c.action))
         .where(table.c.state.in_(("pending", "running", "retrying", "needs_review", "failed")))
-        .group_by(table.c.connection)
+        .group_by(connection)
     )
     with database.read() as conn:
         return [tuple(row) for row in conn.execute(query)]
