@@ -314,8 +314,22 @@ _POLISH: Final = r"""
 \busuniecie (?:mojego numeru|mnie|moich danych)\b
 """
 
+_BUTTONS: Final = r"""
+^(?:arreter|stopper|bloquer) (?:les |la )?(?:promotions?|promos?|publicites?|pub)$
+^(?:detener|parar|cancelar|bloquear) (?:las? )?(?:promociones|publicidad)$
+^(?:werbung|werbeaktionen|werbenachrichten) (?:stoppen|beenden|abbestellen)$
+^(?:interromper|parar|cancelar|bloquear) (?:as? )?(?:promocoes|publicidade)$
+^(?:interrompi|interrompere|ferma|fermare|blocca) (?:le |la )?(?:promozioni|pubblicita)$
+^(?:promoties|reclame) (?:stoppen|stopzetten)$
+^(?:stoppa|avsluta|avbryt) (?:reklam|kampanjer|erbjudanden)$
+^(?:stands|afmeld|stans|avslutt) (?:reklamer?|kampagner|kampanjer)$
+^(?:lopeta|esta) (?:mainokset|mainonta|kampanjat)$
+^(?:zatrzymaj|przerwij|wylacz) (?:promocje|reklamy)$
+"""
+"""`Stop promotions`, the label of the button with which WhatsApp's marketing templates let people opt out."""
 
 _LANGUAGES: Final = (
+    _BUTTONS,
     _ENGLISH,
     _FRENCH,
     _SPANISH,

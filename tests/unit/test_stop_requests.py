@@ -614,6 +614,29 @@ STARTS = [
     "SUBSCRIBE",
     "Anmelden",
 ]
+BUTTONS = [
+    *(
+        "Stop promotions",
+        "STOP PROMOTIONS",
+        "Arrêter les promotions",
+        "Detener promociones",
+        "Werbung stoppen",
+    ),
+    *(
+        "Interromper promoções",
+        "Interrompi promozioni",
+        "Promoties stoppen",
+        "Stoppa kampanjer",
+        "Stop kampagner",
+    ),
+    *("Stopp reklame", "Lopeta mainokset", "Zatrzymaj promocje"),
+]
+
+
+def test_button_of_whatsapp_that_ends_promotions_is_an_opt_out() -> None:
+    assert [text for text in BUTTONS if read_stop_request(text) != "stop"] == []
+    others = ["Werbung", "Parar promociones de quién?", "Which promotions stop today?", "Promociones"]
+    assert [text for text in others if read_stop_request(text) is not None] == []
 
 
 def test_request_for_no_more_messages_is_recognized() -> None:
