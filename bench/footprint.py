@@ -28,11 +28,11 @@ def footprint(engine: Engine, folder: Path) -> list[Row]:
             start_seconds = time.perf_counter() - started_at
             wait_for_worker(address)
             time.sleep(3)  # until the work after the start is done
-            processes = _descendants(os.getpid(), "bridge.cli.worker_process", " serve")
+            processes = descendants(os.getpid(), "bridge.cli.worker_process", " serve")
             before = sum(map(_cpu_seconds, processes))
             time.sleep(IDLE_SECONDS)
             cpu = (sum(map(_cpu_seconds, processes)) - before) / IDLE_SECONDS * 100
-            memory = sum(map(_proportional_megabytes, processes))
+            memory = sum(map(proportional_megabytes, processes))
     return [
         _advisory_row(f"{engine.name}: start to ready, s", start_seconds, TARGET_START, ".1f"),
         _advisory_row(f"{engine.name}: idle, % of one CPU", cpu, TARGET_CPU, ".1f"),
@@ -44,7 +44,7 @@ def _advisory_row(label: str, value: float, target: float, format_spec: str) -> 
     return Row(label, f"{value:{format_spec}}", "", "", f"<= {target:g}", value <= target, advisory=True)
 
 
-def _descendants(root: int, *patterns: str) -> list[int]:
+def descendants(root: int, *patterns: str) -> list[int]:
     """Return the descendants of `root` whose command contains one of the patterns."""
     matching, todo = [], [root]
     while todo:
@@ -62,7 +62,7 @@ def _cpu_seconds(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _proportional_megabytes(process: int) -> float:
+def proportional_megabytes(process: int) -> float:
     """Return the proportional set size: memory shared by several processes is divided among them."""
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024

@@ -107,7 +107,7 @@ def bridge_server(
     `connector_environ` are the variables that other rules need.
     """
     port = free_port()
-    environ = connector_environ | _environment(folder, database_url, rules) | {"BRIDGE_PORT": str(port)}
+    environ = connector_environ | bridge_environment(folder, database_url, rules) | {"BRIDGE_PORT": str(port)}
     with _process([BRIDGE, "serve", *options], port, environ, "/healthz", folder / "log") as url:
         yield url
 
@@ -118,7 +118,7 @@ def bridge_worker(folder: Path, database_url: str, enabled: bool) -> Iterator[No
     if not enabled:
         yield
         return
-    environ = {**os.environ, **_environment(folder, database_url, RULES)}
+    environ = {**os.environ, **bridge_environment(folder, database_url, RULES)}
     with (folder / "worker-log").open("wb") as output:
         process = subprocess.Popen([BRIDGE, "worker"], env=environ, stdout=output, stderr=subprocess.STDOUT)
     try:
@@ -135,7 +135,8 @@ def post(heppu: httpx.Client, line: str) -> None:
     heppu.post("/webhooks/heppu", content=body.encode(), headers=headers).raise_for_status()
 
 
-def _environment(folder: Path, database_url: str, rules: str) -> dict[str, str]:
+def bridge_environment(folder: Path, database_url: str, rules: str = RULES) -> dict[str, str]:
+    """Write rules and connector into the folder, and return the settings of a bridge."""
     (folder / "connectors").mkdir(parents=True, exist_ok=True)
     (folder / "rules.yaml").write_text(rules)
     (folder / "connectors" / "idle.py").write_text(CONNECTOR)
