@@ -6,8 +6,8 @@ dictionaries replace the storage, and every provider accepts everything. After `
 connection, its deliveries wait until the end; the alert about it is left out. A test compares the results with the
 engine's.
 
-Events come one by one, in the order of their receipt, and several simulations of the same events advance together. What
-is kept of an event whose deliveries have ended is its part in decisions about others: about 1 KB.
+Events come one by one, in the order in which they were received, and several simulations of the same events advance
+together. What is kept of an event whose deliveries have ended is its part in decisions about others: about 1 KB.
 """
 
 from __future__ import annotations
