@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 
@@ -12,9 +13,17 @@ from bridge.rules.template_filters import RenderError
 
 
 def with_details(
-    planned: PlannedDelivery, event: Event, rules: Rules, details: Details, now: datetime
+    planned: PlannedDelivery,
+    event: Event,
+    rules: Rules,
+    details: Details,
+    now: datetime,
+    failed: Collection[str] = (),
 ) -> PlannedDelivery:
-    """Return a planned delivery as it is once these details have been fetched."""
+    """Return a planned delivery as it is once these details have been fetched, and earlier actions have ended.
+
+    The actions in `failed` have no result.
+    """
     if not planned.late:
         return planned
     steps = [step for rule in rules.rules for step in rule.steps]
@@ -23,7 +32,9 @@ def with_details(
     rest = {name: value for name, value in planned.late.items() if name not in with_results}
     internal = planned.internal
     try:
-        previewed = preview_results(action, with_results, event, details, rules, now, internal=internal)
+        previewed = preview_results(
+            action, with_results, event, details, rules, now, internal=internal, without=failed
+        )
         rendered = render_late(
             action,
             planned.params,

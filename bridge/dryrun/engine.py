@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 
 from bridge.clock import ManualClock
 from bridge.connector import Success
-from bridge.connector.action import (Action)
+from bridge.connector.action import Action
 from bridge.dryrun.delivery import EXTERNAL_ID, DryRunDelivery, State
 from bridge.dryrun.details import with_details
 from bridge.errors import (
@@ -80,6 +80,8 @@ _SLOTS: Final = 100
 """Calls per claim; they run one after the other."""
 _PlannedKey = tuple[str, str, str, int]
 """Idempotency key, trigger, rule and index of the step."""
+_WITHOUT_END: Final = (UNDELIVERED, "auth", "account", "quota", "rate_limited")
+"""Simulated failures after which the action has succeeded, or waits until its connection is resumed."""
 _WAITING = text("deliveries.state IN ('pending', 'retrying')")
 _DELIVERIES, _CONNECTIONS, _KEYS = schema.deliveries, schema.connections, schema.idempotency_keys
 _KEY_IS_RESERVED = exists(
@@ -245,7 +247,8 @@ class DryRun:
     ) -> tuple[PlannedDelivery, ...]:
         """Return the planned deliveries with their details, and remember them."""
         details = self._details.get(event.dedupe_key, {})
-        complete = tuple(with_details(item, event, self.rules, details, now) for item in planned)
+        failed = [name for name, failure in self._fail.items() if failure not in _WITHOUT_END]
+        complete = tuple(with_details(item, event, self.rules, details, now, failed) for item in planned)
         for item in complete:
             self._planned[_key_of(item)].append((event, item))
         return complete

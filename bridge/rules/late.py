@@ -111,9 +111,13 @@ def preview_results(
     now: datetime,
     *,
     internal: bool = False,
+    without: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Return late params with a placeholder for each result. They are not checked, because an ID looks different."""
-    results = {name: f"(ID of {name})" for name in result_actions(late)}
+    """Return late params with a placeholder for each result, except those of the actions in `without`.
+
+    They are not checked, because an ID looks different. Raise RenderError for a missing one without a default.
+    """
+    results = {name: None if name in without else f"(ID of {name})" for name in result_actions(late)}
     compiled, context = _prepare(action, late, event, details, rules, now, internal, no_history, results)
     return {name: render_value(value, context) for name, value in compiled.items()}
 

@@ -140,6 +140,30 @@ def test_fail_simulates_failing_provider(run_rule_tests):
 
 
 @pytest.mark.parametrize(
+    ("default", "posted"),
+    [("", "state: failed, reason: render_error"), (" | default('none')", "with: {text: 'Record none'}")],
+)
+def test_action_that_fails_has_no_result(run_rule_tests, default, posted):
+    rules = f"""
+    version: 1
+    rules:
+      - name: log
+        when: call.busy
+        do:
+          - use: ledger.log
+          - use: desk.notify
+            with: {{text: "Record {{{{ results.ledger.log.id{default} }}}}"}}
+    tests:
+"""
+    test = """{name: rejected, event: call.busy, fail: {ledger.log: rejected},
+          expect: {log: [{use: ledger.log, state: failed}, {use: desk.notify, %s}]}}"""
+    assert mismatches(run_rule_tests(test % posted, rules=rules)) == []
+    sent = """{name: sent, event: call.busy,
+          expect: {log: [{use: ledger.log}, {use: desk.notify, with: {text: Record (ID of ledger.log)}}]}}"""
+    assert mismatches(run_rule_tests(sent, rules=rules)) == []
+
+
+@pytest.mark.parametrize(
     ("at", "due"),
     [
         ("2026-03-07T21:00:00-05:00", "2026-03-08T08:00:00-04:00"),
