@@ -20,6 +20,8 @@ Record = dict[str, Any]
 
 INDEX_LAG = timedelta(minutes=15)
 """Time for which Pipedrive's search may not show a new record yet; the lists of records are current."""
+MIN_TERM_LENGTH = 2
+"""Characters of a term that Pipedrive searches for, at least."""
 _CACHE_SECONDS = 600.0
 _CURSOR = ("additional_data.next_cursor", "cursor")
 _PAGE_SIZE = 500
@@ -84,8 +86,8 @@ class Account:
             ) from error
 
     def search(self, kind: str, field: str, term: str, *, exact: bool) -> list[Record]:
-        """Return the items that the search finds, which may lag behind. It needs at least two characters."""
-        if len(term) < 2:
+        """Return the items that the search finds, which may lag behind."""
+        if len(term) < MIN_TERM_LENGTH:
             return []
         self._search_limiter.wait()
         query = {"term": term, "fields": field, "exact_match": "true" if exact else "false", "limit": 100}

@@ -23,7 +23,7 @@ from bridge.connector import (
 )
 from bridge.errors import DeliveryError
 
-from .account import Account, Record
+from .account import MIN_TERM_LENGTH, Account, Record
 from .params import NewOrganization
 from .writing import to_request
 
@@ -161,6 +161,8 @@ class Persons:
         name = (company or "").strip()
         if not name:
             return None, []
+        if len(name) < MIN_TERM_LENGTH:  # it could not be found again, and would be created with each person
+            return None, ["without an organization: Pipedrive cannot search for the company's name"]
         found = {
             int(item["id"])
             for item in self._account.search("organization", "name", name, exact=True)

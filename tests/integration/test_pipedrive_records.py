@@ -145,6 +145,16 @@ def test_company_is_an_organization(crm: CrmConnection, exists: bool) -> None:
     assert len(crm.sandbox.pipedrive.organizations) == 1
 
 
+def test_company_whose_name_cannot_be_searched_for_is_not_created_with_each_person(
+    crm: CrmConnection,
+) -> None:
+    company = {"callMetadata.customer": {"company": "X"}}
+    source = event("call.completed", company, clock=crm.clock)
+    result = crm.deliver("upsert_person", source, {"organization": "create"})
+    assert "cannot search for the company's name" in result.detail
+    assert crm.sandbox.pipedrive.organizations == []
+
+
 def test_unknown_person_is_skipped_on_request(crm: CrmConnection) -> None:
     result = crm.deliver("upsert_person", params={"on_missing": "skip"})
     assert (result.detail, crm.sandbox.pipedrive.persons) == ("not updated: the CRM has no such contact", [])
