@@ -23,7 +23,7 @@ from bridge.setting_types import Duration
 _MAX_LENGTH = timedelta(days=14)
 """No calendar entry is longer. Salesforce has this limit for events that do not last whole days."""
 _MAX_YEAR = 3999
-"""A later one is no date of a meeting, but stands for an unknown one. Salesforce knows times to the year 4000."""
+"""A later year stands for an unknown date. Salesforce knows times to the year 4000."""
 _FORM = "a time such as 2026-03-05T15:00, with or without its time zone"
 
 

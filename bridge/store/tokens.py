@@ -91,7 +91,7 @@ class StoredTokens:
     def save(self, stored: StoredToken) -> None:
         """Replace the token, unless another process has replaced it since the claim, and end the claim.
 
-        A claim that has ended meanwhile is no reason to drop the token: it may have the only valid refresh token.
+        The token is kept even if the claim has ended: it may have the only valid refresh token.
         """
         value = self._sealer.seal(json.dumps(_to_json(stored)).encode()).decode()
         is_first = or_(

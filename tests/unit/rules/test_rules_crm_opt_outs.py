@@ -37,7 +37,7 @@ def test_no_crm_is_asked_by_default() -> None:
 @pytest.mark.parametrize(
     ("names", "text", "hint"),
     [
-        ("[crn]", "no connection `crn`", "one of: `crm`, `crm_eu`, `hubspot`, `salesforce`"),
+        ("[crn]", "no connection `crn`", "one of: `crm`, `crm_eu`, `hubspot`, `pipedrive`, `salesforce`"),
         ("[crm_us]", "no connection `crm_us`", "did you mean `crm_eu`?"),
         ("[team]", "the connector `team` has no opt-out flags", "one of: `crm`, `crm_eu`, `hubspot`"),
         ("[shattered]", "the connector `shattered` cannot be loaded", ""),

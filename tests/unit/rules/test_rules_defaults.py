@@ -18,7 +18,7 @@ defaults:
   phone.send: {delay: 5m, expires: 1h, with: {body: "From {{ event.agentName | table('greeting', 'Harbor') }}"}}
 alerts:
   - use: phone.send
-    with: {to: "+14155550100"}
+    with: {to: "+14155550100", body: "{{ delivery.message }}"}
 rules:
   - name: shared
     when: call.busy
@@ -51,7 +51,7 @@ def test_step_has_the_keys_that_it_does_not_set() -> None:
 def test_alert_has_only_the_keys_that_alerts_accept() -> None:
     fields = {"id": "dlv_1", "rule": "shared", "state": "failed", "message": "x"}
     (alert,) = alerts(event_of(agentName="Nora"), rules_of(FILE), fields, NOW)
-    assert (alert.run_at, alert.params["body"]) == (NOW, "From Front desk")
+    assert (alert.run_at, alert.params["body"]) == (NOW, "x")
 
 
 @pytest.mark.parametrize(
