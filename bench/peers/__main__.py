@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--python", default=sys.executable, help="Python of the environment with the peers")
     parser.add_argument("--seconds", type=float, default=3.0, help="seconds of each load run")
     parser.add_argument("--runs", type=int, default=3, help="runs per system; the median counts")
+    parser.add_argument("--only", default="", help="only systems whose name contains this text")
     args = parser.parse_args()
     peers = [peer for peer in PEERS if _is_installed(peer, args.python)]
     with (
@@ -93,6 +94,7 @@ def main() -> None:
             "bridge, SQLite": lambda result: bench.bridge(result, Sqlite(Path(folder)).new),
             "bridge, PostgreSQL": lambda result: bench.bridge(result, Postgres(server).new),
         } | {peer.name: lambda result, peer=peer: bench.peer(result, peer) for peer in peers}
+        systems = {name: measure for name, measure in systems.items() if args.only in name}
         results = {name: Result(name) for name in systems}
         for _ in range(args.runs):
             for name, measure in systems.items():
@@ -180,7 +182,9 @@ class _Bench:
                 accepted = self._accept(None, address)
                 receive.kill()
                 service.start(f"{address}/healthz")
-                kept = _settled(lambda: _succeeded(database)) - before
+                wait_for_worker(address)
+                database.wait_until_final()
+                kept = _succeeded(database) - before
                 result.lost.append(f"{max(0, accepted - kept)} of {accepted}")
             finally:
                 receive.kill()
@@ -233,9 +237,9 @@ def _rate(done: Callable[[], int], expected: int) -> float:
 
 
 def _settled(done: Callable[[], int]) -> int:
-    """Return the number of jobs done once it has not changed for four seconds."""
+    """Return the number of jobs done once it has not changed for ten seconds."""
     number, since = done(), time.perf_counter()
-    while time.perf_counter() - since < 4:
+    while time.perf_counter() - since < 10:
         time.sleep(0.1)
         if (current := done()) != number:
             number, since = current, time.perf_counter()

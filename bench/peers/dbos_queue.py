@@ -7,17 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from dbos import DBOS, DBOSClient, DBOSConfig, Queue
+from dbos import DBOS, DBOSClient, DBOSConfig
 
 from bench.peers.job import STORE_URL, do_job, receiver
 
 _QUEUE = "events"
 _client: DBOSClient
-
-
-def _launch() -> None:
-    Queue(_QUEUE, worker_concurrency=100, polling_interval_sec=0.05)
-    DBOS.launch()
 
 
 _config = DBOSConfig(
@@ -46,7 +41,8 @@ def _work() -> None:
     def run(body: str) -> None:
         do_job(body)
 
-    _launch()
+    DBOS.launch()
+    DBOS.register_queue(_QUEUE, worker_concurrency=100, polling_interval_sec=0.05)
     signal.pause()
 
 
