@@ -55,7 +55,7 @@ def stored(database: Database) -> list[Any]:
     """Return the sealed columns as they are stored."""
     with database.read() as conn:
         rows = conn.execute(
-            text("SELECT body, trace FROM events UNION ALL SELECT body, NULL FROM rejected_requests")
+            text("SELECT body, packed_trace FROM events UNION ALL SELECT body, NULL FROM rejected_requests")
         )
         return [
             bytes(value) if not isinstance(value, str) else value.encode()
