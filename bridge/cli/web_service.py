@@ -23,12 +23,12 @@ from bridge.web.dashboard import dashboard_routes
 from bridge.web.health import CachedStats
 from bridge.web.html import static_routes
 from bridge.web.metrics import MetricsOfWorker
-from bridge.worker.provider_links import ProviderLinks
 from bridge.web.proxy_login import ProxyLogin
 from bridge.web.rejection_log import RejectionLog
 from bridge.web.unsubscribe import unsubscribe_routes
 from bridge.web.webhook import Receiver, ReceiverSettings
 from bridge.web.wrong_tokens import WrongTokens
+from bridge.worker.provider_links import ProviderLinks
 
 
 @dataclass(frozen=True)

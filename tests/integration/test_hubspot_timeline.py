@@ -11,8 +11,7 @@ from bridge_connectors.hubspot.fields import MAX_BODY_LENGTH, split_to_fit, to_h
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bridge.connector import Success
-from bridge.connector import split_text
+from bridge.connector import Success, split_text
 from bridge.connector.related_records import RELATED_RECORDS_TTL, related_records_key
 from bridge.sandbox import RunningSandbox
 from bridge.testing import event
