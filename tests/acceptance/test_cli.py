@@ -36,7 +36,9 @@ def test_help_imports_no_heavy_modules() -> None:
         "sqlalchemy", "pydantic", "starlette", "httpx", "hubspot", "twilio", "simple_salesforce", "jinja2",
         "rich.table", "bridge.events", "phonenumbers", "email_validator",
     }  # fmt: skip
-    code = f"import sys, bridge.cli.program; print([name for name in {sorted(heavy)!r} if name in sys.modules])"
+    code = (
+        f"import sys, bridge.cli.program; print([name for name in {sorted(heavy)!r} if name in sys.modules])"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert result.stdout.strip() == "[]", result.stderr
 

@@ -163,7 +163,9 @@ def test_make_help_lists_every_target() -> None:
 def test_file_in_docs_exists() -> None:
     """Inline code that starts with a directory of the repository is a path, except a connector of the reader's own."""
     for page, text in PAGES.items():
-        folders = "bridge|bench|deploy|docs|tests" + ("" if page.startswith("docs/connector") else "|connectors")
+        folders = "bridge|bench|deploy|docs|tests" + (
+            "" if page.startswith("docs/connector") else "|connectors"
+        )
         for path in re.findall(rf"`((?:{folders})/[\w./-]*)`", _without_blocks(text)):
             assert (ROOT / path).exists(), f"{page}: {path}"
 
