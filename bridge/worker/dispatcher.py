@@ -16,9 +16,6 @@ from bridge.worker.clock_jumps import ClockJumpDetector
 from bridge.worker.in_flight import InFlight
 from bridge.worker.provider_reader import ProviderReader
 
-MAX_CALLS = 64
-"""Calls per transaction: few, because an event that arrives on SQLite waits for it."""
-
 
 class Dispatcher(BackgroundThread):
     """Thread that never waits for a provider: the calls run in the threads of their account."""
@@ -77,7 +74,7 @@ class Dispatcher(BackgroundThread):
         claimed_at = uptime()
         capacity = Capacity(
             account.name,
-            min(account.free_slots, MAX_CALLS),
+            min(account.free_slots, self._database.batch_size),
             lambda use: action.batch if (action := connector.find_action(use)) else 1,
             account.limits.per_second,
             max((action.batch for action in connector.actions.values()), default=1),

@@ -17,8 +17,6 @@ from bridge.worker.in_flight import InFlight
 
 FLUSH_INTERVAL = 0.005
 """Seconds for which results are collected if a provider is that fast."""
-MAX_BATCH = 64
-"""Results per transaction: few, because an event that arrives on SQLite waits for it."""
 
 
 class ResultWriter(BackgroundThread):
@@ -51,7 +49,7 @@ class ResultWriter(BackgroundThread):
         with suppress(queue.Empty):
             results += self._submitted.get(timeout=0.2)
             self.stopping.wait(FLUSH_INTERVAL)
-            while len(results) < MAX_BATCH:
+            while len(results) < self._database.batch_size:
                 results += self._submitted.get_nowait()
         return results
 

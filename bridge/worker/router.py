@@ -29,8 +29,6 @@ from bridge.telemetry.metrics import ProcessMetrics
 from bridge.worker.background_thread import BackgroundThread
 from bridge.worker.rules_reloader import RulesFile
 
-BATCH = 50
-"""Events per transaction: few, because an event that arrives on SQLite waits for it."""
 POLL_INTERVAL = 5.0
 """Seconds between two polls if there is no notification."""
 
@@ -83,7 +81,7 @@ class Router(BackgroundThread):
             return routing
 
         started_at = time.time_ns()
-        routed, failed_events = route_unrouted(self._database, rules, route_event, BATCH)
+        routed, failed_events = route_unrouted(self._database, rules, route_event, self._database.batch_size)
         if routed:
             self._observe(routings, rules.hash, started_at)
         for event_id in failed_events:
