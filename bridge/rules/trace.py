@@ -71,7 +71,12 @@ class RuleOutline:
 
 
 def complete(started: Iterable[Trace], evaluated: Iterable[Trace]) -> tuple[Trace, ...]:
-    """Return the traces of all rules in file order: `started` with the evaluated ones in their places."""
-    results = {trace.rule: trace for trace in evaluated}
+    """Return the traces of all rules in file order: `started` with the evaluated ones in their places.
+
+    If one that has to be evaluated was not, none was: a duplicate call, or an error of the router itself.
+    """
+    started, results = tuple(started), {trace.rule: trace for trace in evaluated}
+    if any(trace.fired and trace.rule not in results for trace in started):
+        return tuple(results.values())
     traces = tuple(results.pop(trace.rule, trace) for trace in started)
     return (*traces, *results.values())  # an error of the router itself belongs to no rule

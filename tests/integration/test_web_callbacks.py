@@ -410,11 +410,14 @@ def test_undelivered_message_is_followed_up_once(engine: Engine, state: str) -> 
     assert frozenset(["events"]) in published
 
 
-def test_failed_follow_up_has_no_follow_up(engine: Engine) -> None:
-    delivery_id = engine.deliver("send", trigger="on_failure")
+@pytest.mark.parametrize(("trigger", "is_alerted"), [("on_failure", True), ("alert", False)])
+def test_failed_follow_up_is_alerted_and_failed_alert_is_not(
+    engine: Engine, trigger: str, is_alerted: bool
+) -> None:
+    delivery_id = engine.deliver("send", trigger=trigger)
     engine.run_due()
     report(engine, "failed", delivery_id)
-    assert engine.show(delivery_id)["needs_follow_up"] is False
+    assert engine.show(delivery_id)["needs_follow_up"] is is_alerted
 
 
 def test_events_of_one_callback_are_stored_together(engine: Engine) -> None:
