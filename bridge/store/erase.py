@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, delete, func, insert, literal, select, update
+from sqlalchemy import Connection, delete, func, insert, literal, select, update
 
 from bridge.contacts.address import address_key
 from bridge.errors import ConfigError
@@ -244,18 +244,19 @@ def _clear_rejected_requests(database: Database, address: str) -> int:
     return len(request_ids)
 
 
-def _opt_outs(conn: Connection, address: str, keys: Sequence[bytes]) -> Sequence[Row[Any]]:
+def _opt_outs(conn: Connection, address: str, keys: Sequence[bytes]) -> Sequence[dict[str, Any]]:
     """Return the opt-outs and opt-ins of an address, those of an earlier erasure among them, oldest first."""
     table = schema.opt_outs
     addresses = [address_key(address), *hash_address(keys, address)]
     is_entry = table.c.channel.in_(CHANNELS) & table.c.address.in_(addresses)
-    return conn.execute(select(table).where(is_entry).order_by(table.c.changed_at)).all()
+    rows = conn.execute(select(table).where(is_entry).order_by(table.c.changed_at))
+    return [dict(row) for row in rows.mappings()]
 
 
-def _hashes_of_opt_outs(rows: Sequence[Row[Any]], address: str, keys: Sequence[bytes]) -> Sequence[str]:
+def _hashes_of_opt_outs(rows: Sequence[dict[str, Any]], address: str, keys: Sequence[bytes]) -> Sequence[str]:
     """Return the hashes under which these opt-outs can be kept. Raise ConfigError if there is none for them."""
     hashes = hash_address(keys, address)
-    latest = {row.channel: row.opted_out_at for row in rows}
+    latest = {row["channel"]: row["opted_out_at"] for row in rows}
     if any(latest.values()) and not hashes:
         raise ConfigError(
             "set BRIDGE_SECRET_KEY first: the address has opted out, and the opt-out is kept as a hash with this key"
@@ -271,10 +272,12 @@ def _hash_opt_outs(conn: Connection, address: str, keys: Sequence[bytes]) -> int
     table = schema.opt_outs
     rows = _opt_outs(conn, address, keys)
     hashes = _hashes_of_opt_outs(rows, address, keys)
-    latest = {row.channel: dict(row._mapping) for row in rows}
+    latest = {row["channel"]: row for row in rows}
     active = [row for row in latest.values() if row["opted_out_at"] is not None]
     for row in rows:
-        conn.execute(delete(table).where(table.c.channel == row.channel, table.c.address == row.address))
+        conn.execute(
+            delete(table).where(table.c.channel == row["channel"], table.c.address == row["address"])
+        )
     clear_undeliverable(conn, [(channel, address) for channel in channels_of(address)])
     if active:
         # The operator's reason may name the person.
