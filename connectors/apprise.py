@@ -161,7 +161,7 @@ def _require_same_proxy(host: str | None) -> None:
 @connector.check
 def check(notifier: Notifier) -> str:
     """Read the address. Sends nothing, because no service can be asked without a message."""
-    return f"the address is one of {notifier.service_name}; whether it works shows with the first message"
+    return f"the URL is one of {notifier.service_name}; only the first message shows whether it works"
 
 
 class NotifyParams(Params):

@@ -162,8 +162,8 @@ def refusal(response: httpx.Response) -> DeliveryError | None:
 @connector.check
 def check(workflow: Workflow) -> str:
     """Send a request without the address's signature, which Microsoft refuses before the workflow starts."""
-    answers = "Microsoft answers" if workflow.probe() else "the address is valid"
-    return f"{answers}; whether the workflow is on and posts shows with the first message"
+    answers = "Microsoft answers" if workflow.probe() else "the URL is valid"
+    return f"{answers}; only the first message shows whether the workflow is on and posts"
 
 
 class PostParams(Params):

@@ -45,7 +45,7 @@ class RequestParams(Params):
         "POST", "Method. DELETE has no body.", example="POST"
     )
     headers: dict[str, str] = param(
-        {}, "Further headers. Secrets belong in HTTP_TARGETS_<NAME>_HEADER.", example={"X-Source": "heppu"}
+        {}, "Additional headers. Secrets belong in HTTP_TARGETS_<NAME>_HEADER.", example={"X-Source": "heppu"}
     )
     body: Any = param(None, "Body, sent as JSON. Default: the whole event.", example={"kind": "call"})
     form: dict[str, str | int | float | bool | None] | None = param(

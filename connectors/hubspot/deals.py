@@ -62,12 +62,12 @@ class CreateDealParams(NewContactParams):
     )
     amount: EventValue | None = param(
         None,
-        "Amount of a new deal, in the account's currency. What is not a number is left out.",
+        "Amount of a new deal, in the account's currency. A value that is not a number is left out.",
         example=12000,
     )
     close_date: EventValue | None = param(
         None,
-        "Expected close date of a new deal: a day like 2026-03-31, or a time. What is neither is left out.",
+        "Expected close date of a new deal: a day like 2026-03-31, or a time. Any other value is left out.",
         example="2026-03-31",
     )
     closes_in: Duration | None = param(
@@ -77,7 +77,7 @@ class CreateDealParams(NewContactParams):
     )
     on_open_deal: Literal["skip", "create"] = param(
         "skip",
-        "If the contact has an open deal in the same pipeline already: `skip` this one, or `create` a further one.",
+        "If the contact has an open deal in the same pipeline already: `skip` this one, or `create` another one.",
         example="create",
     )
     owner: str | None = OWNER

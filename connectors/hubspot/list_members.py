@@ -33,7 +33,7 @@ class AddToListParams(ContactLookupParams):
 
     list: str = param(
         ...,
-        "Name or ID of a static list (segment) of contacts. An active list, which HubSpot fills itself, takes nobody.",
+        "Name or ID of a static list (segment) of contacts. HubSpot fills an active list itself.",
         example="Test ride interest",
         max_length=255,
     )

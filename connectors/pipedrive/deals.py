@@ -46,7 +46,7 @@ class CreateDealParams(PersonParams):
         max_length=255,
     )
     value: EventValue | None = param(
-        None, "Value of the deal. What is not a number is left out.", example=1200
+        None, "Value of the deal. Anything but a number is left out.", example=1200
     )
     currency: str | None = param(
         None,

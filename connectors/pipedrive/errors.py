@@ -68,7 +68,7 @@ def _too_many_requests(response: httpx.Response, body: dict[str, object]) -> Del
         now = datetime.now(UTC)
         next_hour = now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1, seconds=10)
         return QuotaExhausted(
-            "Pipedrive's daily budget of API tokens is used up; it is renewed at midnight in the time zone of "
+            "Pipedrive's daily budget for API requests is used up; it is renewed at midnight in the time zone of "
             "Pipedrive's servers, so the bridge tries again at the start of every hour",
             until=next_hour,
         )

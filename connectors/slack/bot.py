@@ -51,9 +51,9 @@ _CHANNEL_CLOSED = {
     "not_in_channel": "the app is not in the channel: invite it with /invite, or add the scope chat:write.public",
     "no_permission": "the app is not in the channel: invite it with /invite",
     "is_archived": "the channel is archived: unarchive it, or choose another one",
-    "messages_tab_disabled": "the app takes no direct messages: turn on its Messages tab, or choose a channel",
+    "messages_tab_disabled": "the app does not accept direct messages: turn on its Messages tab, or choose a channel",
     "restricted_action": "the app may not post there: ask an administrator of the workspace, or choose another channel",
-    "restricted_action_read_only_channel": "only some may post in the channel: let the app post, or choose another one",
+    "restricted_action_read_only_channel": "only some members may post there: allow the app, or choose another channel",
     "restricted_action_thread_only_channel": "the channel takes replies only: choose another one",
 }
 """Error codes about one channel, and what ends that. Other channels of the connection are not affected."""

@@ -51,7 +51,7 @@ class Webhook:
         if response.status_code == 400 and code in _NOT_TEXT:
             return "webhook is active"
         if response.status_code == 400 and not self._is_slack and code not in _CHANNEL_CLOSED:
-            return "the server answers; whether it posts messages shows with the first one, because it is not Slack"
+            return "the server answers; it is not Slack, so only the first message shows whether it posts"
         raise _failure_from_response(response, code)
 
     def close(self) -> None:

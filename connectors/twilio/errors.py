@@ -108,7 +108,7 @@ ERRORS: Mapping[int, Meaning] = {
         for code in range(21706, 21712)
     },
     21712: _account("the sender is not in the sender pool of the messaging service", _ADD_SENDER),
-    21910: _account("the sender is not one of WhatsApp", _WHATSAPP_SENDER),
+    21910: _account("the sender is not a WhatsApp sender", _WHATSAPP_SENDER),
     30001: _recipient("Twilio's queue was full"),
     30002: _account("the Twilio account is suspended", _REACTIVATE),
     30003: _recipient("the phone was off or out of reach"),

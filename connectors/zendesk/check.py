@@ -45,7 +45,7 @@ def check_rules(account: Account, uses: Sequence[ActionUse]) -> list[RuleProblem
     if account.uses_api_token:
         problems.append(
             RuleProblem(
-                "Zendesk accepts API tokens until April 30, 2027, and deletes those that are not used for 30 days",
+                "Zendesk accepts API tokens until April 30, 2027, and deactivates those unused for 30 days",
                 f"create an OAuth client ({CLIENTS_PAGE}), and set its ID and secret instead",
                 level="warning",
             )

@@ -62,7 +62,7 @@ def _forbidden(response: httpx.Response, body: dict[str, Any]) -> DeliveryError 
     if any(part.isdecimal() for part in response.request.url.path.split("/")):
         return None
     return AccountError(
-        "the role of the bridge's agent in Zendesk lacks a right",
+        "the role of the bridge's agent in Zendesk lacks a permission",
         fix="let it create tickets and end users, and see the tickets of all groups",
     )
 

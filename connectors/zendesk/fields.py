@@ -50,7 +50,7 @@ class TicketFieldsParams(Params):
         pattern=_AGENT,
         must_be="an agent's email address or ID",
     )
-    tags: list[str] = param([], "Tags to add. Blanks become underscores.", example=["heppu", "callback"])
+    tags: list[str] = param([], "Tags to add. Spaces become underscores.", example=["heppu", "callback"])
     custom_fields: Properties = param(
         {},
         "Custom fields: `title or ID: value`. A choice is its name or its tag.",

@@ -33,7 +33,7 @@ class Settings(ConnectorSettings):
     client_secret: SecretStr | None = None
     """Secret of the OAuth client, which Zendesk shows once."""
     scope: str = "read write"
-    """Scopes that the bridge asks for. Looking up what happened to an update takes the whole scope `read`."""
+    """Scopes that the bridge asks for. Looking up the outcome of an update needs the full scope `read`."""
     email: str | None = Field(None, pattern=r"^[^@\s/]+@[^@\s]+$")
     """Email address of an agent, for an API token."""
     api_token: SecretStr | None = None

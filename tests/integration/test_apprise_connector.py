@@ -128,7 +128,7 @@ def test_nothing_of_the_address_or_the_message_is_logged(
         receiver.otherwise = Reply(404, {"error": "Hello Maya"})
         with pytest.raises(TransientError) as caught:
             team.run("notify", {"text": "Hello Maya"})
-        assert team.check() == "the address is one of JSON; whether it works shows with the first message"
+        assert team.check() == "the URL is one of JSON; only the first message shows whether it works"
     shown = f"{caplog.text} {caught.value!r} {team.settings!r} {vars(team.client)!r}"
     assert "secret-of-the-service" not in shown
     assert "Maya" not in shown

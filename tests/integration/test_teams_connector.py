@@ -202,7 +202,7 @@ def test_check_reports_a_deleted_workflow(channel: Connected, sandbox: RunningSa
 
 def test_check_of_an_address_without_signature_sends_nothing(sandbox: RunningSandbox) -> None:
     with connect(teams, {"TEAMS_WEBHOOK_URL": f"{sandbox.url}/teams/relay?key=hidden"}) as connected:
-        assert connected.check().startswith("the address is valid")
+        assert connected.check().startswith("the URL is valid")
     assert sandbox.requests_to("teams") == []
 
 

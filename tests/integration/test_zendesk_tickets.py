@@ -488,7 +488,7 @@ def test_lost_response_of_a_later_event_never_doubles_its_comment(
             AccountError,
             "lacks a scope",
         ),
-        (403, {"error": {"title": "Forbidden"}}, AccountError, "lacks a right"),
+        (403, {"error": {"title": "Forbidden"}}, AccountError, "lacks a permission"),
         (
             404,
             {"error": {"title": "No help desk at x.zendesk.com", "message": "There is no help desk here"}},
