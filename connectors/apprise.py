@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 8.0
-"""Longest wait of the library for a connection and for a response. An address can set less, with `cto` and `rto`."""
+"""Longest wait of the library for a connection and for a response. A URL can set less, with `cto` and `rto`."""
 TOTAL_SECONDS = 15.0
 """Time after which an attempt no longer waits for the library."""
 _PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
@@ -47,10 +47,10 @@ _STATUS = re.compile(r"\berror=(\d{3})\b")
 Kind = Literal["info", "success", "warning", "failure"]
 
 
-def _is_one_address(url: SecretStr) -> SecretStr:
+def _is_one_url(url: SecretStr) -> SecretStr:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_+.-]*://[^\s,]+", url.get_secret_value()):
         raise ValueError(
-            "must be the address of one service as Apprise writes it, such as discord://ID/TOKEN or "
+            "must be the URL of one service as Apprise writes it, such as discord://ID/TOKEN or "
             "ntfys://ntfy.example.com/topic, with %2C for a comma; another service is another connection"
         )
     return url
@@ -59,7 +59,7 @@ def _is_one_address(url: SecretStr) -> SecretStr:
 class Settings(ConnectorSettings):
     """Settings: `APPRISE_URL`, a secret, because it contains the credentials of the service."""
 
-    url: Annotated[SecretStr, AfterValidator(_is_one_address)]
+    url: Annotated[SecretStr, AfterValidator(_is_one_url)]
     """Address of one service, as Apprise writes it: `discord://ID/TOKEN`, `tgram://TOKEN/CHAT`, `ntfys://HOST/TOPIC`."""
 
     @model_validator(mode="after")
@@ -128,8 +128,8 @@ class Notifier:
         service = apprise.Apprise.instantiate(self._url.get_secret_value(), asset=asset)
         if service is None:
             raise AccountError(
-                "Apprise cannot read the address of the connection",
-                fix="set APPRISE_URL to an address as docs/apprise.md shows it; `apprise -l` lists the services",
+                "Apprise cannot read the URL of the connection",
+                fix="set APPRISE_URL to a URL as docs/apprise.md shows it; `apprise -l` lists the services",
             )
         service.overflow_mode = (
             apprise.OverflowMode.TRUNCATE
@@ -160,7 +160,7 @@ def _require_same_proxy(host: str | None) -> None:
 
 @connector.check
 def check(notifier: Notifier) -> str:
-    """Read the address. Sends nothing, because no service can be asked without a message."""
+    """Parse the URL. Sends nothing, because no service can be asked without a message."""
     return f"the URL is one of {notifier.service_name}; only the first message shows whether it works"
 
 
@@ -186,7 +186,7 @@ class NotifyParams(Params):
     )
     links: bool = param(
         True,
-        "Add lines with the addresses of the event in the dashboard (with BRIDGE_PUBLIC_URL) and of the contact in the "
+        "Add lines with the URLs of the event in the dashboard (with BRIDGE_PUBLIC_URL) and of the contact in the "
         "CRM (if a connection has found it).",
         example=False,
     )

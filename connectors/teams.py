@@ -45,13 +45,13 @@ _PAGE_HOSTS = ("teams.microsoft.com", "make.powerautomate.com", "flow.microsoft.
 
 _SWITCHED_OFF = ("WorkflowTriggerIsNotEnabled", "WorkflowDisabled", "WorkflowSuspended")
 """Error codes for a workflow that is turned off, suspended, or deleted."""
-_NEW_WORKFLOW = "create the workflow again and set TEAMS_WEBHOOK_URL to its address"
+_NEW_WORKFLOW = "create the workflow again and set TEAMS_WEBHOOK_URL to the new URL"
 _TURN_ON = (
     "turn the workflow on in the Workflows app of Teams, or, if it was deleted, create it again and set "
-    "TEAMS_WEBHOOK_URL to its address"
+    "TEAMS_WEBHOOK_URL to the new URL"
 )
 _ANYONE = (
-    "in the workflow's trigger, choose that anyone can trigger it, and copy the whole address, with its sig="
+    "in the workflow's trigger, choose that anyone can trigger it, and copy the whole URL, with its sig="
 )
 
 Severity = Literal["info", "success", "warning", "critical"]
@@ -69,15 +69,15 @@ def _starts_a_workflow(url: SecretStr) -> SecretStr:
     host = parts.hostname or ""
     if host.endswith(_RETIRED_HOSTS):
         raise ValueError(
-            "is the address of an Office 365 connector, which Microsoft has shut down. In Teams, add the workflow "
-            "`Post to a channel when a webhook request is received` to the channel and use its address"
+            "is the URL of an Office 365 connector, which Microsoft has shut down. In Teams, add the workflow "
+            "`Post to a channel when a webhook request is received` to the channel and use its URL"
         )
     if host in _PAGE_HOSTS:
         raise ValueError(
-            "is the address of a page. Open the workflow, and copy the address from its trigger, which contains sig="
+            "is the URL of a page. Open the workflow, and copy the URL from its trigger, which contains sig="
         )
     if host.endswith(_WORKFLOW_HOSTS) and "sig" not in parse_qs(parts.query):
-        raise ValueError(f"is not the whole address of a workflow: {_ANYONE}")
+        raise ValueError(f"is not the whole URL of a workflow: {_ANYONE}")
     return url
 
 
@@ -111,9 +111,9 @@ class Workflow:
         self._api.write("POST", "", json=message, headers=headers, may_be_empty=True)
 
     def probe(self) -> bool:
-        """Send a request without the address's signature, which is refused before the workflow starts.
+        """Send a request without the URL's signature, which is refused before the workflow starts.
 
-        Return False if the address has no signature that could be left out. Raise AccountError if the refusal says
+        Return False if the URL has no signature that could be left out. Raise AccountError if the refusal says
         that the workflow is off or does not exist.
         """
         if "sig" not in self._url.params:
@@ -125,7 +125,7 @@ class Workflow:
             return True
         finally:
             unsigned.close()
-        raise AccountError("the workflow starts without the signature of its address", fix=_NEW_WORKFLOW)
+        raise AccountError("the workflow starts without the signature of its URL", fix=_NEW_WORKFLOW)
 
     def close(self) -> None:
         """Close the HTTP connections."""
@@ -149,9 +149,7 @@ def refusal(response: httpx.Response) -> DeliveryError | None:
             f"the workflow of the Teams channel does not exist ({code or status})", fix=_NEW_WORKFLOW
         )
     if status in (401, 403):
-        return AuthenticationError(
-            f"the workflow does not accept this address ({code or status})", fix=_ANYONE
-        )
+        return AuthenticationError(f"the workflow does not accept this URL ({code or status})", fix=_ANYONE)
     if status == 413:
         return PermanentError("the message is too large for Teams", code="size")
     if status == 400:
@@ -161,7 +159,7 @@ def refusal(response: httpx.Response) -> DeliveryError | None:
 
 @connector.check
 def check(workflow: Workflow) -> str:
-    """Send a request without the address's signature, which Microsoft refuses before the workflow starts."""
+    """Send a request without the URL's signature, which Microsoft refuses before the workflow starts."""
     answers = "Microsoft answers" if workflow.probe() else "the URL is valid"
     return f"{answers}; only the first message shows whether the workflow is on and posts"
 

@@ -83,7 +83,7 @@ _CONNECTION_LOST = (httpx.HTTPError, requests.RequestException, pool.HTTPError, 
 
 def _https_url(value: str) -> str:
     if not value.isprintable() or " " in value:  # `urlsplit` would remove a line break
-        raise ValueError("contains a space or a line break: copy the address again")
+        raise ValueError("contains a space or a line break: copy the URL again")
     try:
         parts = urlsplit(value)
         host, _ = parts.hostname, parts.port

@@ -23,13 +23,13 @@ def _takes_messages(url: SecretStr) -> SecretStr:
     if parts.hostname in SLACK_HOSTS and parts.path.startswith(_WORKFLOW_PATHS):
         raise ValueError(
             "starts a workflow of Slack, which accepts every request and shows none of its text. In Slack, create an "
-            "app with an incoming webhook (https://api.slack.com/apps) and use its address, which contains /services/"
+            "app with an incoming webhook (https://api.slack.com/apps) and use its URL, which contains /services/"
         )
     host = parts.hostname or ""
     is_webhook = host in SLACK_HOSTS and _WEBHOOK_PATH.fullmatch(parts.path)
     if not is_webhook and (host == "slack.com" or host.endswith((".slack.com", ".slack-gov.com"))):
         raise ValueError(
-            "is not the whole address of an incoming webhook: copy it from the page Incoming Webhooks of the app; it "
+            "is not the whole URL of an incoming webhook: copy it from the page Incoming Webhooks of the app; it "
             "looks like https://hooks.slack.com/services/T.../B.../..."
         )
     return url
@@ -54,7 +54,7 @@ class Settings(ConnectorSettings):
 
     webhook_url: Annotated[SecretUrl, AfterValidator(_takes_messages)] | None = None
     """URL of an incoming webhook of the channel (`https://hooks.slack.com/services/...`), also of Mattermost,
-    Rocket.Chat and others that accept Slack's messages. The address of a workflow does not work."""
+    Rocket.Chat and others that accept Slack's messages. The URL of a workflow does not work."""
     bot_token: Annotated[SecretStr, AfterValidator(_is_bot_token)] | None = None
     """Bot token of an app (`xoxb-...`), with the scope `chat:write`, instead of a webhook."""
     channel: str | None = Field(None, pattern=CHANNEL)

@@ -137,9 +137,9 @@ def test_nothing_of_the_address_or_the_message_is_logged(
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("hidden-part", "must be the address of one service"),
-        ("json://a.example/hidden-part, json://b.example", "must be the address of one service"),
-        ("json://a.example/hidden-part json://b.example", "must be the address of one service"),
+        ("hidden-part", "must be the URL of one service"),
+        ("json://a.example/hidden-part, json://b.example", "must be the URL of one service"),
+        ("json://a.example/hidden-part json://b.example", "must be the URL of one service"),
     ],
 )
 def test_address_that_is_not_one_is_refused(url: str, message: str) -> None:

@@ -114,7 +114,7 @@ def test_address_of_a_workflow_is_refused_with_the_reason(path: str) -> None:
     ],
 )
 def test_other_address_of_slack_is_refused(url: str) -> None:
-    with pytest.raises(ConfigError, match="is not the whole address of an incoming webhook") as caught:
+    with pytest.raises(ConfigError, match="is not the whole URL of an incoming webhook") as caught:
         connect(slack, {"SLACK_WEBHOOK_URL": url})
     assert "hidden" not in str(caught.value)
 

@@ -211,10 +211,10 @@ def test_check_of_an_address_without_signature_sends_nothing(sandbox: RunningSan
     [
         ("https://acme.webhook.office.com/webhookb2/hidden-part", "Office 365 connector"),
         ("https://outlook.office.com/webhook/hidden-part", "Office 365 connector"),
-        (f"{HOST}{PATH}?api-version=1&sv=hidden-part", "not the whole address"),
-        ("https://prod-1.westeurope.logic.azure.com:443/workflows/hidden-part", "not the whole address"),
-        ("https://make.powerautomate.com/environments/hidden-part", "address of a page"),
-        ("https://teams.microsoft.com/l/channel/hidden-part", "address of a page"),
+        (f"{HOST}{PATH}?api-version=1&sv=hidden-part", "not the whole URL"),
+        ("https://prod-1.westeurope.logic.azure.com:443/workflows/hidden-part", "not the whole URL"),
+        ("https://make.powerautomate.com/environments/hidden-part", "URL of a page"),
+        ("https://teams.microsoft.com/l/channel/hidden-part", "URL of a page"),
         ("http://teams.example/hidden-part?sig=1", "must be https"),
     ],
 )
