@@ -161,7 +161,7 @@ def _fit_options(value: Any, field: FieldDescription) -> FittedValue:
     chosen = list(dict.fromkeys(option for option in found if option))
     if not chosen:
         return FittedValue(None, "has no such value")
-    return FittedValue(";".join(chosen), "is without values that it does not have" if None in found else "")
+    return FittedValue(";".join(chosen), "has no option for some of the values" if None in found else "")
 
 
 def _fit_text(value: Any, field: FieldDescription) -> FittedValue:

@@ -324,7 +324,7 @@ def test_result_that_does_not_fit_is_left_out_of_salesforce_and_named(
         "without `Visit_Day__c`, which takes a date like 2026-03-02",
         "without `Visit_At__c`, which takes a time like 2026-03-02T15:00:00Z",
         "without `Urgency__c`, which has no such value",
-        "`Interests__c` is without values that it does not have",
+        "`Interests__c` has no option for some of the values",
         "without `Buyer__c`, which takes the ID of a record",
     ):
         assert note in result.detail
