@@ -100,7 +100,7 @@ def test_wrong_usage_exits_with_2(tmp_path: Path, arguments: list[str]) -> None:
         (["check"], "cannot read rules.yaml: No such file or directory; create one with `bridge init`"),
         (["worker"], "needs PostgreSQL"),
         (["heppu", "webhooks", "list"], "set HEPPU_API_KEY"),
-        (["connectors", "show", "frob"], "choose from email, heppu"),
+        (["connectors", "show", "frob"], "choose from apprise, email, heppu"),
         (["opt-outs", "add", "555"], "neither a phone number"),
     ],
 )

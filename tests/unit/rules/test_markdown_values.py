@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from markdown_it import MarkdownIt
+from markdown_it import MarkdownIt  # comes with rich
 from markdown_it.token import Token
 
 from bridge.rules.template_filters import to_markdown
