@@ -373,7 +373,5 @@ def test_whitespace_around_values_is_removed() -> None:
 
 @pytest.mark.parametrize("url", ["https://hooks.exam\nple.com", "https://hooks.example.com/a b"])
 def test_url_with_whitespace_inside_is_refused(url: str) -> None:
-    with pytest.raises(
-        ConfigError, match="HOOK_URL: contains a space or a line break: copy the URL again"
-    ):
+    with pytest.raises(ConfigError, match="HOOK_URL: contains a space or a line break: copy the URL again"):
         _Hook.from_environment({"HOOK_URL": url, "HOOK_TOKEN": "abc"}, "HOOK_")
