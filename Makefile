@@ -39,7 +39,9 @@ $(READY): requirements-dev.lock pyproject.toml
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 	@$(PIP) install --require-hashes --no-deps --no-compile -r requirements-dev.lock
 	@# "compat" puts this folder on the import path: type checkers of connector authors do not follow import hooks.
-	@$(PIP) install --no-deps --no-build-isolation --no-compile --config-settings editable_mode=compat -e .
+	@# setuptools explains at length that this and the folders of data files may change; it is not an error.
+	@PYTHONWARNINGS=ignore $(PIP) install --no-deps --no-build-isolation --no-compile \
+		--config-settings editable_mode=compat -e .
 	@touch $@
 
 demo: $(READY)
