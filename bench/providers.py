@@ -36,7 +36,7 @@ _CONNECTOR = f'''
 from bridge.connector import Connector, Context, Limits, Success, per_message
 from bridge_connectors import twilio
 from bridge_connectors.twilio.account import Account
-from bridge_connectors.twilio.messages import SmsParams
+from bridge_connectors.twilio.sms import SmsParams
 
 connector = Connector("texts", settings=twilio.Settings, limits=Limits(concurrency={CONCURRENCY}))
 connector.client(twilio.client)

@@ -172,7 +172,7 @@ def _process(
         )
         url = f"http://127.0.0.1:{port}"
         try:
-            _wait_for(url + path, process)
+            _wait_for(url + path, process, log)
             yield url
         finally:
             _stop(process)
@@ -187,10 +187,11 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path | None) -> None:
     for _ in range(300):
         if process.poll() is not None:
-            raise SystemExit(f"the server at {url} exited with status {process.returncode}")
+            reason = log.read_text()[-2000:] if log else ""
+            raise SystemExit(f"the server at {url} exited with status {process.returncode}\n{reason}")
         try:
             httpx.get(url, timeout=1)
             return

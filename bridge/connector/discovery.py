@@ -142,7 +142,7 @@ def _import(name: str, path: Path) -> types.ModuleType:
     """Import a file or folder as `bridge_connectors.<name>`, so that connectors/email does not shadow `email`."""
     if _PACKAGE not in sys.modules:
         package = types.ModuleType(_PACKAGE)
-        package.__path__ = []
+        package.__path__ = [str(shipped_folder())]
         sys.modules[_PACKAGE] = package
     qualified = f"{_PACKAGE}.{name}"
     loaded = sys.modules.get(qualified)
