@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass
 class Result:
-    """What was measured of one system; one entry per run."""
+    """Measurements of one system, one entry per run."""
 
     name: str
     ratios: list[float] = field(default_factory=list)

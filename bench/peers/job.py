@@ -1,4 +1,4 @@
-"""What all peers share: the check of the signature, and the job, which counts itself in a file."""
+"""Code that all peers share: signature verification, and the job, which counts its runs in a file."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Success:
     detail: str = ""
     """A short note for the dashboard: `2 segments`, `updated`, `2 contacts matched, newest used`."""
     message_status: MessageStatus | None = None
-    """What the provider says of a message so far; a callback may change it."""
+    """The provider's latest status of the message; a callback may change it."""
 
     def __post_init__(self) -> None:
         """Raise TypeError for what could not be stored after the action took effect."""

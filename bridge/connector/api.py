@@ -59,7 +59,7 @@ class Connector:
     description: str = ""
     """One sentence that says what the connector does."""
     group: ConnectorGroup = ConnectorGroup.OTHER
-    """Where `bridge connectors` lists it."""
+    """The group under which `bridge connectors` lists it."""
     build_client: Callable[..., Any] | None = None
     """The function that `@connector.client` decorates. If it is None, actions get the settings instead of a client."""
     first_refresh_token: str | None = None

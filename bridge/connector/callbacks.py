@@ -12,7 +12,7 @@ Channel = Literal["sms", "whatsapp", "call", "email"]
 """Channel to a recipient. An action with a channel obeys the messaging policy (quiet hours, opt-outs, caps)."""
 
 MessageStatus = Literal["queued", "sent", "delivered", "undelivered", "failed"]
-"""What became of a message: on its way (`queued`, `sent`), arrived (`delivered`), or not (the others)."""
+"""Status of a message: in transit (`queued`, `sent`), delivered (`delivered`), or not delivered (the others)."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class StatusUpdate:
     delivery: str | None = None
     """The bridge's delivery ID, if the callback includes it."""
     detail: str = ""
-    """What the provider says about it, without addresses."""
+    """The provider's explanation, without addresses."""
     undeliverable: bool = False
     """The address cannot get messages on this channel: a dead mailbox, a landline."""
 
@@ -109,7 +109,7 @@ class CallbackReply:
     """The response to the provider, and the updates that the request contained."""
 
     learned: Sequence[StatusUpdate | OptOut | OptIn | InboundMessage] = ()
-    """What the request says; the bridge stores it before it responds."""
+    """The updates in the request; the bridge stores them before it responds."""
     body: str = ""
     """Body of the response."""
     media_type: str = "text/plain"

@@ -160,7 +160,7 @@ class ContactQuery:
     on_multiple: str = "newest"
     """The rule's choice if several records match: `newest` or `review`."""
     create: bool = True
-    """Whether the contact is created if there is none."""
+    """Create the contact if none is found."""
     scope: str = ""
     """Prefix of the cache keys, for searches over some kinds of records only (`lead:` for leads)."""
     new_fields: dict[str, FieldValue] = field(default_factory=dict)

@@ -115,7 +115,7 @@ class ConversationParams(NewContactParams):
 
 
 class PhoneCallParams(Params):
-    """What is known about a phone call: its times, numbers and recording."""
+    """A phone call: its times, numbers and recording."""
 
     direction: str | None = param("{{ event.direction }}", "`inbound` or `outbound`.", example="inbound")
     duration: float | None = param("{{ event.duration }}", "Duration in seconds.", example=125)

@@ -111,7 +111,9 @@ def post(slack: Webhook | Bot, params: PostParams, context: Context) -> Success:
 def find_post(slack: Webhook | Bot, params: PostParams, context: Context) -> Success | None:
     """Find the message by the idempotency token in its metadata, in the channel and in the conversation's thread."""
     if isinstance(slack, Webhook):
-        raise LookupInconclusive("Slack cannot be asked about the messages of an incoming webhook")
+        raise LookupInconclusive(
+            "an incoming webhook cannot read the channel: check there, or connect a bot token instead"
+        )
     place = _Place.of(slack, params, context)
     parent = place.parent()
     channel_id = place.channel_id() or _id_of_name(slack, place.channel)
