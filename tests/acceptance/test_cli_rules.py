@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from bridge.connector import ConnectorGroup
 from bridge.sandbox import RunningSandbox
 from tests.acceptance.commands import RULES, run_bridge, send_event
 from tests.acceptance.service_process import (
@@ -119,6 +120,7 @@ def test_connectors_can_be_listed_shown_and_created(service: ServiceProcess, tmp
         "twilio": "Messages to customers",
         "slack": "Messages to the team",
     }.items() <= groups.items()
+    assert list(dict.fromkeys(groups.values())) == [group.value for group in ConnectorGroup]
     text = service.run("connectors", "show", "twilio.send_sms").stdout
     for expected in (
         "TWILIO_AUTH_TOKEN",
