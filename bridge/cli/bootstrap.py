@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -117,15 +117,15 @@ def build_service(
     insecure: bool = False,
     fallback_rules: str | None = None,
     clock: Clock | None = None,
+    before_threads: Callable[[], None] = lambda: None,
 ) -> Service:
     """Build the components of a process. Raise ConfigError with every error in rules and settings, or StoreUnavailable.
 
     `insecure` accepts unsigned events. `fallback_rules` is the text of the rules that a worker process uses while the
-    rules file has errors.
+    rules file has errors. `before_threads` is called once the rules and their connectors are loaded, while there are
+    neither threads nor connections to the database.
     """
     settings = Settings.load(environ)
-    configure_tracing(environ)
-    configure_egress(settings)
     if role.receives and not (settings.heppu_webhook_secret or insecure):
         raise ConfigError(
             "HEPPU_WEBHOOK_SECRET is not set, so Heppu's events cannot be verified: set it to the secret of the "
@@ -164,6 +164,9 @@ def build_service(
             quiet=is_quiet,
             fallback_text=fallback_rules,
         )
+        before_threads()
+        configure_tracing(environ)
+        configure_egress(settings)
         if role is not Role.WORKER_PROCESS:
             migrate(database)
             check_keys(database)

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bridge.cli.bootstrap import Service
 from bridge.cli.connection_limits import ConnectionLimits
-from bridge.cli.listener import HttpServer
+from bridge.cli.http_server import HttpServer
 from bridge.errors import ConfigError
 from bridge.settings import Settings
 from bridge.web.access import Access, TokenTable

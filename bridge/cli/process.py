@@ -19,10 +19,11 @@ GC_THRESHOLD = 20_000
 
 
 def tune_gc() -> None:
-    """Keep garbage collections rare and short.
+    """Keep garbage collections rare and short, and enable them if the start of the process did without them.
 
     Objects that exist now live as long as the process and are excluded from collection.
     """
+    gc.enable()
     gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
     gc.freeze()
 

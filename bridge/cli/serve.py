@@ -46,13 +46,13 @@ def serve(
     SIGTERM shuts down gracefully: new events get a 503, running attempts finish, and the exit code is 0. A changed
     rules file is reloaded automatically; SIGHUP reloads it immediately.
     """
-    from bridge.cli import server
+    import gc
+
+    gc.disable()  # until the service runs: nothing that its start creates is garbage
     from bridge.cli.bootstrap import Role, build_service
-    from bridge.cli.generated_token import show_generated_token, write_generated_token
     from bridge.cli.listener import listen, url_of
     from bridge.cli.server_lock import sqlite_server_lock
-    from bridge.cli.web_service import build_receiver
-    from bridge.cli.worker_supervisor import Supervisor
+    from bridge.cli.worker_start import WorkerStarter
     from bridge.secret_settings import WEAK_SECRET_ADVICE
     from bridge.settings import Settings, environment
     from bridge.telemetry import configure_logging, log
@@ -65,18 +65,23 @@ def serve(
     with (
         sqlite_server_lock(settings.bridge_database_url) as lock_fds,
         listen(host, port, "--host and --port (BRIDGE_HOST, BRIDGE_PORT)") as listener,
+        WorkerStarter(environ, lock_fds, listener) as starter,
     ):
-        service = build_service(Role.RECEIVER if no_worker else Role.SERVER, environ, insecure=insecure)
+        if no_worker:
+            service = build_service(Role.RECEIVER, environ, insecure=insecure)
+        else:
+            service = build_service(Role.SERVER, environ, insecure=insecure, before_threads=starter.fork)
+        # Only now, because the worker has no use for the HTTP server.
+        from bridge.cli import server
+        from bridge.cli.generated_token import show_generated_token, write_generated_token
+        from bridge.cli.web_service import build_receiver
+        from bridge.cli.worker_supervisor import Supervisor
+
         supervisor = (
             None
             if no_worker
             else Supervisor(
-                environ,
-                service.database,
-                service.rules,
-                service.metrics.process,
-                service.worker_exits,
-                lock_fds,
+                starter, service.database, service.rules, service.metrics.process, service.worker_exits
             )
         )
         web = build_receiver(service, supervisor.metrics if supervisor else None)

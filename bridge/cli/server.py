@@ -13,7 +13,7 @@ import uvloop
 
 from bridge.cli.bootstrap import Service
 from bridge.cli.connection_limits import ConnectionLimits, connections_for, raise_file_limit
-from bridge.cli.listener import HttpServer
+from bridge.cli.http_server import HttpServer
 from bridge.cli.process import exit_immediately, tune_gc
 from bridge.cli.web_service import WebService
 from bridge.cli.worker_supervisor import Supervisor

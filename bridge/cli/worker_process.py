@@ -1,4 +1,4 @@
-"""Worker process of `bridge serve`, started by `bridge.cli.worker_supervisor`.
+"""Worker process of `bridge serve`, started by `bridge.cli.worker_start`: `main` in a fork of the server, or a program.
 
     python -m bridge.cli.worker_process SOCKET [INHERITED...]
 
@@ -36,15 +36,14 @@ MAX_QUEUED_MESSAGES: Final = 100
 """Messages queued for a server that does not read; the server also polls."""
 
 
-def main(descriptor: int, *inherited_fds: int) -> None:
+def main(connection: socket.socket, *inherited_fds: int) -> None:
     """Run deliveries until the server sends `stop` or exits."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _ignore)
     os.nice(NICENESS)
-    connection = socket.socket(fileno=descriptor)
     messages = map(decode, connection.makefile("rb"))
     # A child process forked by a plug-in must not keep the lock and the socket open.
-    os.register_at_fork(after_in_child=partial(_close_all, (descriptor, *inherited_fds)))
+    os.register_at_fork(after_in_child=partial(_close_all, (connection.fileno(), *inherited_fds)))
     environ = dict(os.environ)  # the server has already merged `.env`
     try:
         settings = Settings.load(environ)
@@ -127,4 +126,5 @@ def _stop(service: Service) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    descriptor, *others = map(int, sys.argv[1:])
+    main(socket.socket(fileno=descriptor), *others)

@@ -10,14 +10,11 @@ exits immediately (`bridge.cli.worker_process`).
 from __future__ import annotations
 
 import asyncio
-import socket
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
 from bridge.cli.ipc import Message, MetricsText, Reload, RequestMetrics, Start, Stop, Wake, decode, encode
+from bridge.cli.worker_start import Process, WorkerStarter
 from bridge.clock import uptime
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.telemetry import log
@@ -43,23 +40,19 @@ class Supervisor:
 
     def __init__(
         self,
-        environ: Mapping[str, str],
+        starter: WorkerStarter,
         database: Database,
         rules: RulesFile,
         metrics: ProcessMetrics,
         exits: WorkerExits,
-        inherited_fds: Sequence[int] = (),
     ) -> None:
-        self._environ = environ
-        """The server's environment with the variables from `.env`, so that both processes use the same settings."""
+        self._starter = starter
         self._database = database
         self._rules = rules
         """Their text is what a new worker uses if the rules file is invalid."""
         metrics.add_worker_process()
         self._restarts, self._exits = metrics.worker_restarts, exits
-        self._inherited_fds = inherited_fds
-        """File descriptors that the worker keeps open until it exits: the lock of the SQLite server."""
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._metrics_requests: set[asyncio.Future[str]] = set()
         self._stopping = asyncio.Event()
@@ -145,23 +138,9 @@ class Supervisor:
 
     async def _run_worker(self) -> int:
         """Run one worker until it exits, and return its exit code."""
-        server_socket, worker_socket = socket.socketpair()
-        with worker_socket:
-            process = self._process = subprocess.Popen(  # noqa: S603 - this program
-                # -P: a file in the working folder must not shadow a module.
-                [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "bridge.cli.worker_process",
-                    *map(str, (worker_socket.fileno(), *self._inherited_fds)),
-                ],
-                env=dict(self._environ),
-                pass_fds=(worker_socket.fileno(), *self._inherited_fds),
-                stdin=subprocess.DEVNULL,
-                process_group=0,  # Ctrl-C in a terminal reaches only the server
-            )
-        reader, self._writer = await asyncio.open_connection(sock=server_socket, limit=MAX_LINE)
+        worker = self._starter.start()
+        process = self._process = worker.process
+        reader, self._writer = await asyncio.open_connection(sock=worker.connection, limit=MAX_LINE)
         reading = asyncio.get_running_loop().create_task(self._read_messages(reader))
         try:
             self._send(Start(self._rules.current.text))

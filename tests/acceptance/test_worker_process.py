@@ -96,6 +96,28 @@ def test_worker_started_with_invalid_file_uses_rules_of_server(
     assert eventually(lambda: "rules reloaded" in service.log.read_text())
 
 
+def _command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
+def _sockets(pid: int) -> set[str]:
+    targets = [os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()]
+    return {target for target in targets if target.startswith("socket:")}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the first worker is a program")
+def test_first_worker_is_a_fork_that_shares_no_socket_and_its_successor_a_program(
+    service: ServiceProcess,
+) -> None:
+    first = eventually(lambda: worker_of(service))
+    assert _command(first) == _command(service.process.pid)
+    assert os.getpgid(first) == first  # Ctrl-C reaches only the server
+    assert _sockets(first).isdisjoint(_sockets(service.process.pid))
+    os.kill(first, signal.SIGKILL)
+    second = eventually(lambda: (pid := worker_of(service)) != first and pid, 30)
+    assert "bridge.cli.worker_process" in _command(second)
+
+
 def test_killed_worker_is_replaced(service: ServiceProcess, sandbox: RunningSandbox) -> None:
     sandbox.fault("hubspot", delay=1.0, times=None)
     first = eventually(lambda: worker_of(service))
