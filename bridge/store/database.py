@@ -41,6 +41,7 @@ ALL_TOPICS = "*"
 CHANNEL = "bridge"
 """The channel of PostgreSQL's NOTIFY that wakes idle workers."""
 _MIGRATION_LOCK = "migrate"
+_AUTOCOMMIT: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"}
 
 
 ChangeListener = Callable[[frozenset[str]], None]
@@ -109,10 +110,11 @@ class Database:
             return inspect(self.engine).has_table("events")
 
     @contextmanager
-    def write(self, limit: float = TRANSACTION_LIMIT) -> Iterator[Connection]:
+    def write(self, limit: float = TRANSACTION_LIMIT, *, autocommit: bool = False) -> Iterator[Connection]:
         """Open a transaction that may write; raise StoreUnavailable if the database is unreachable or read-only.
 
-        On PostgreSQL it fails after `limit` seconds, also if the server does not respond at all.
+        On PostgreSQL it fails after `limit` seconds, also if the server does not respond at all. With `autocommit`,
+        each statement is a transaction of its own: for one statement, that saves the two that begin and commit it.
         """
         topics: set[str] = set()
         queue = self._write_queue.acquire() if self._write_queue else nullcontext()
@@ -122,7 +124,7 @@ class Database:
                 queue,
                 self.engine.connect() as conn,
                 self._limit(conn, limit),
-                conn.begin(),
+                self._begin(conn, autocommit),
             ):
                 notify_remote = self.notify_remote
                 self._pending_topics[conn] = (topics, notify_remote)
@@ -159,6 +161,13 @@ class Database:
             # A table that waits for its lock makes everything else wait.
             conn.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
             yield conn
+
+    def _begin(self, conn: Connection, autocommit: bool) -> AbstractContextManager[Any]:
+        if not autocommit:
+            return conn.begin()
+        # SQLite's driver begins no transactions, and SQLAlchemy would reset it to one that does.
+        conn.execution_options(**({"bridge_autocommit": True} if self.is_sqlite else _AUTOCOMMIT))
+        return nullcontext()
 
     def _limit(self, conn: Connection, seconds: float) -> AbstractContextManager[None]:
         return self._stalled.limit(conn, seconds) if self._stalled else nullcontext()
@@ -263,8 +272,9 @@ def _prepare_sqlite(driver_connection: Any, _: object) -> None:
 
 
 def _begin_sqlite(conn: Connection) -> None:
-    reads = conn.get_execution_options().get("bridge_reads")
-    conn.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+    options = conn.get_execution_options()
+    if not options.get("bridge_autocommit"):
+        conn.exec_driver_sql("BEGIN" if options.get("bridge_reads") else "BEGIN IMMEDIATE")
 
 
 def _lock_number(key: str) -> int:

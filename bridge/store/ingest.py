@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -105,21 +105,15 @@ def _store_batch(database: Database, events: Sequence[IncomingEvent]) -> list[In
     if database.dropped_fields is not None:
         events = [without_dropped_fields(incoming, database.dropped_fields) for incoming in events]
     rows = [event_row(incoming) for incoming in events]
-    with database.write(limit=REQUEST_LIMIT) as conn:
-        results: list[IngestResult] = ["stored"] * len(rows)
+    results: list[IngestResult] = ["stored"] * len(rows)
+    # One statement is a transaction of its own. Its rows are compared with the keys of deleted events before a commit.
+    with database.write(limit=REQUEST_LIMIT, autocommit=database.has_deleted_events is False) as conn:
         inserted = bulk_insert(conn, schema.events, rows, "ON CONFLICT DO NOTHING")
-        if inserted < len(rows):
-            ids = stored_ids(conn, rows)
-            for index, row in enumerate(rows):
-                if row["id"] not in ids:
-                    results[index] = _compare_with_stored(conn, events[index], row)
-            _count_duplicates(
-                conn, [row for row, result in zip(rows, results, strict=True) if result == "duplicate"]
-            )
-        for repeated in remove_repeated(database, conn, rows) if inserted else ():
-            results[next(index for index, row in enumerate(rows) if row["id"] == repeated)] = "duplicate"
+        repeated = remove_repeated(database, conn, rows) if inserted else []
         if inserted:
             database.publish(conn, [EVENTS_TOPIC])
+    if inserted < len(rows) or repeated:
+        _find_existing(database, events, rows, repeated, results)
     database.event_cache.add(
         (incoming.event, len(incoming.body))
         for incoming, result in zip(events, results, strict=True)
@@ -127,6 +121,29 @@ def _store_batch(database: Database, events: Sequence[IncomingEvent]) -> list[In
     )
     database.ingest_priority.note_ingest(len(rows))
     return results
+
+
+def _find_existing(
+    database: Database,
+    events: Sequence[IncomingEvent],
+    rows: Sequence[dict[str, object]],
+    repeated: Collection[str],
+    results: list[IngestResult],
+) -> None:
+    """Set the results of the rows that were not inserted, and of those that repeat a deleted event.
+
+    The other rows are on disk already. After a crash before this, the requests are unanswered: Heppu sends them again,
+    and all of them are compared then.
+    """
+    with database.write(limit=REQUEST_LIMIT) as conn:
+        ids = stored_ids(conn, rows)
+        for index, row in enumerate(rows):
+            if row["id"] in repeated:
+                results[index] = "duplicate"
+            elif row["id"] not in ids:
+                results[index] = _compare_with_stored(conn, events[index], row)
+        duplicates = [row for row, result in zip(rows, results, strict=True) if result == "duplicate"]
+        _count_duplicates(conn, [row for row in duplicates if row["id"] not in repeated])
 
 
 def event_row(incoming: IncomingEvent) -> dict[str, object]:

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import inspect, select
 
+from bridge.errors import StoreUnavailable
 from bridge.samples import refresh_sample, sample
 from bridge.signing import read_event
-from bridge.store import schema
+from bridge.store import ingest, schema
 from bridge.store.database import Database
 from bridge.store.ingest import IncomingEvent, store_events
 from bridge.store.migrate import current_revision, newest_revision, run_migrations, upgrade
@@ -118,6 +119,27 @@ def test_same_second_of_a_conversation_with_another_body_is_a_conflict_and_kept(
     [kept] = list_rejected_requests(database).items
     assert kept["detail"] == f"{one.event.id} has the same type, conversation and timestamp, and another body"
     assert show_rejected_request(database, kept["id"])["body"] == other
+
+
+def test_requests_that_a_crash_left_unanswered_are_compared_when_they_come_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, new = incoming(webhookId="whd_1"), incoming()
+    other = incoming(webhookId="whd_1").body
+    assert store_events(database, [first]) == ["stored"]
+
+    def requests() -> list[IncomingEvent]:
+        return [IncomingEvent(read_event(body, NOW), body) for body in (new.body, other)]
+
+    def crash(*_: object) -> None:
+        raise StoreUnavailable("the connection was lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "_find_existing", crash)
+        assert store_events(database, requests()) == ["unavailable", "unavailable"]
+    assert store_events(database, requests()) == ["duplicate", "conflict"]
+    assert len(list_events(database).items) == 2
+    assert [item["reason"] for item in list_rejected_requests(database).items] == ["conflict"]
 
 
 def test_event_without_id_is_deduplicated_by_its_body(database: Database) -> None:
