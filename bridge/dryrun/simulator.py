@@ -7,7 +7,8 @@ connection, its deliveries wait until the end; the alert about it is left out. A
 engine's.
 
 Events come one by one, in the order in which they were received, and several simulations of the same events advance
-together. What is kept of an event whose deliveries have ended is its part in decisions about others: about 1 KB.
+together. What is kept of an event whose deliveries have ended is its part in decisions about others, and what was not
+used lately is in a temporary file: memory stays flat.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
-from sys import intern
 from typing import Any
 
 from bridge.contacts.address import address_key
 from bridge.dryrun.delivery import EXTERNAL_ID, DryRunDelivery, State, build_due_delivery
 from bridge.dryrun.details import with_templates
+from bridge.dryrun.shared_routing import SharedRouting
+from bridge.dryrun.spilling_map import SpillingMap
 from bridge.events import Event
 from bridge.policy import (
     NEVER,
@@ -43,8 +45,11 @@ from bridge.policy import (
 from bridge.policy.alert_groups import AlertGroup, cause_of
 from bridge.rules.counting import MAX_COUNTED
 from bridge.rules.event_uses import related_event_types
-from bridge.rules.model import MessagingPolicy, PlannedDelivery, Rules
-from bridge.rules.route import after_delivery, alerts, route
+from bridge.rules.model import Cap, MessagingPolicy, PlannedDelivery, Rules
+from bridge.rules.route import after_delivery, alerts
+
+_Related = tuple[datetime, EventRef]
+"""An event, and when it occurred as templates know it: never later than it was received."""
 
 
 class AcceptedEvents:
@@ -54,43 +59,42 @@ class AcceptedEvents:
         """`related_types` are those of the events that rules count, or cancel deliveries on."""
         self.count = 0
         self._related_types = related_types
-        self._by_key: dict[tuple[str, str], list[EventRef]] = defaultdict(list)
+        self._by_key = SpillingMap[list[_Related]]()
         """Events of these types by conversation, phone and email."""
-        self._occurred_at: dict[str, datetime] = {}
-        """When they occurred, by dedupe key."""
-        self._dedupe_keys: set[int] = set()
-        """The hashes of both dedupe keys of every event; an event with one of them is a duplicate."""
+        self._dedupe_keys = SpillingMap[bool]()
+        """Both dedupe keys of every event; an event with one of them is a duplicate."""
 
     def add(self, event: Event) -> bool:
         """Add an event; return False if it is a duplicate."""
-        dedupe_keys = {hash(key) for key in (event.dedupe_key, event.fallback_dedupe_key) if key}
-        if dedupe_keys & self._dedupe_keys:
+        dedupe_keys = [key for key in (event.dedupe_key, event.fallback_dedupe_key) if key]
+        if any(self._dedupe_keys.get(key) for key in dedupe_keys):
             return False
-        self._dedupe_keys |= dedupe_keys
+        for key in dedupe_keys:
+            self._dedupe_keys.set(key, True)
         self.count += 1
         if event.type in self._related_types:
-            self._occurred_at[event.dedupe_key] = event.occurred_at
-            event_ref = EventRef.of(event)
-            for key in _match_keys(event_ref):
-                self._by_key[key].append(event_ref)
+            reference = EventRef.of(event)
+            related = event.occurred_at, reference
+            for match in _match_keys(reference):
+                self._by_key.set(match, [*(self._by_key.get(match) or ()), related])
         return True
 
     def history(self, event: Event, event_types: Collection[str], since: datetime) -> Sequence[datetime]:
         """Return when the other events of the contact occurred, as the service's `History`."""
         keys = [key for key in _match_keys(EventRef.of(event)) if key[0] != "conversation"]
         times = sorted(
-            self._occurred_at[other.dedupe_key]
-            for other in self._find(keys)
+            occurred_at
+            for occurred_at, other in self._find(keys)
             if other.type in event_types and other.dedupe_key != event.dedupe_key
         )
         return [time for time in times if since < time <= event.occurred_at][-MAX_COUNTED:]
 
     def related_to(self, event: EventRef) -> Collection[EventRef]:
         """Return the events of the same conversation, phone or email."""
-        return self._find(_match_keys(event))
+        return [reference for _, reference in self._find(_match_keys(event))]
 
-    def _find(self, keys: Iterable[tuple[str, str]]) -> Collection[EventRef]:
-        return {event.dedupe_key: event for key in keys for event in self._by_key.get(key, ())}.values()
+    def _find(self, keys: Iterable[tuple[str, str]]) -> Collection[_Related]:
+        return {item[1].dedupe_key: item for key in keys for item in self._by_key.get(key) or ()}.values()
 
 
 @dataclass
@@ -100,18 +104,16 @@ class InMemoryStore:
     events: AcceptedEvents
     rules_with_once: Collection[str]
     """The names of the rules with a step that has `once`."""
-    messages_sent_at: dict[tuple[str | None, str], list[datetime]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
-    """When messages were sent, by channel and address."""
-    last_done_at: dict[tuple[str, str, str, str | None], datetime] = field(default_factory=dict)
+    messages_sent_at: SpillingMap[list[datetime]] = field(default_factory=SpillingMap)
+    """When messages were sent that a cap still counts, by channel and address."""
+    last_done_at: SpillingMap[datetime] = field(default_factory=SpillingMap)
     """When rule and action last took effect for a contact or a conversation, for `once`."""
     message_counts: dict[str, MessageCounts] = field(default_factory=lambda: defaultdict(MessageCounts))
     """The messages that count toward `caps.total`, by connection."""
     paused: dict[str, str] = field(default_factory=dict)
     """Connections that `caps.total` paused, each with the reason; only alerts still leave."""
-    idempotency_keys: dict[int, IdempotencyRecord] = field(default_factory=dict)
-    """By the hash of the key: keys are long, and there is one for most deliveries."""
+    idempotency_keys: SpillingMap[tuple[str, bool, int, datetime]] = field(default_factory=SpillingMap)
+    """The fields of the `IdempotencyRecord` of each key."""
 
     def policy_inputs(
         self, delivery: DryRunDelivery, messaging: MessagingPolicy, now: datetime
@@ -120,12 +122,14 @@ class InMemoryStore:
         planned, trigger = delivery.planned, EventRef.of(delivery.event)
         once = planned.once
         related = self.events.related_to(trigger) if planned.cancel_on else ()
+        record = self.idempotency_keys.get(planned.idempotency_key)
+        sent_at = self.messages_sent_at.get(_message_key(planned)) if planned.channel else None
         return PolicyInputs(
             cancelled_by=find_cancelling_event(planned.cancel_on, trigger, related),
             last_done_at=self.last_done_at.get(_once_key(delivery, once.per)) if once else None,
-            messages_sent_at=self.messages_sent_at.get(_message_key(planned), ()),
+            messages_sent_at=sent_at or (),
             messages_of_connection=self._messages_of_connection(planned, messaging, now),
-            idempotency_record=self.idempotency_keys.get(hash(planned.idempotency_key)),
+            idempotency_record=IdempotencyRecord(*record) if record else None,
         )
 
     def _messages_of_connection(
@@ -139,18 +143,23 @@ class InMemoryStore:
     def record_sent(self, delivery: DryRunDelivery, messaging: MessagingPolicy, now: datetime) -> None:
         """Record that a delivery took effect."""
         planned, event = delivery.planned, delivery.event
-        self.idempotency_keys[hash(planned.idempotency_key)] = IdempotencyRecord(
-            intern(delivery.id), True, event_precedence(event.type), event.occurred_at
-        )
+        record = (delivery.id, True, event_precedence(event.type), event.occurred_at)
+        self.idempotency_keys.set(planned.idempotency_key, record)
         if planned.channel:
-            self.messages_sent_at[_message_key(planned)].append(now)
+            self._add_message(_message_key(planned), messaging.caps.get(planned.channel), now)
             if planned.channel in messaging.total_caps and not planned.internal:
                 cap = messaging.total_caps[planned.channel]
                 self.message_counts[planned.connection].add(planned.channel, cap, now)
         for per in ("contact", "conversation") if planned.rule in self.rules_with_once else ():
             key = _once_key(delivery, per)
             if key[3] is not None:
-                self.last_done_at[key] = now
+                self.last_done_at.set(key, now)
+
+    def _add_message(self, key: tuple[str | None, str], cap: Cap | None, now: datetime) -> None:
+        """Record a message, and forget those to the address that its cap no longer counts."""
+        if cap is not None:
+            counted = [sent_at for sent_at in self.messages_sent_at.get(key) or () if now - sent_at < cap.per]
+            self.messages_sent_at.set(key, [*counted, now])
 
 
 def _match_keys(event: EventRef) -> Iterator[tuple[str, str]]:
@@ -224,10 +233,10 @@ class Simulation:
         """Accept each event at the time it was received, then advance the clock until nothing is due."""
         simulate([self], sorted(events, key=lambda event: event.received_at))
 
-    def route(self, event: Event) -> None:
-        """Plan the deliveries of an accepted event."""
+    def add(self, event: Event, deliveries: Iterable[PlannedDelivery]) -> None:
+        """Add the planned deliveries of an accepted event."""
         case = Case(self.accepted, event, open=1)  # open until all of them are planned
-        for planned in route(event, self.rules, event.received_at, self.events.history).planned:
+        for planned in deliveries:
             self._add_delivery(case, planned, event.received_at)
         self._close(case)
 
@@ -335,12 +344,13 @@ class Simulation:
 def simulate(simulations: Sequence[Simulation], events: Iterable[Event]) -> None:
     """Run events, in the order in which they were received, through simulations that share their accepted events."""
     accepted = simulations[0].events
+    routing = SharedRouting([simulation.rules for simulation in simulations])
     for event in events:
         for simulation in simulations:
             simulation.run_until(event.received_at)
         if accepted.add(event):
-            for simulation in simulations:
-                simulation.route(event)
+            for simulation, planned in zip(simulations, routing.route(event, accepted.history), strict=True):
+                simulation.add(event, planned)
     for simulation in simulations:
         simulation.run_until(NEVER)
 

@@ -114,10 +114,11 @@ def database() -> Iterator[Database]:
 
 @pytest.fixture
 def load_rules() -> Callable[[str], Rules]:
-    """Return a function that loads rules; a diagnostic fails the test."""
+    """Return a function that loads rules with the same connectors; a diagnostic fails the test."""
+    connectors = registry()
 
     def build(text: str) -> Rules:
-        loaded = load(textwrap.dedent(text), path="rules.yaml", registry=registry(), environ=ENVIRON)
+        loaded = load(textwrap.dedent(text), path="rules.yaml", registry=connectors, environ=ENVIRON)
         assert loaded.rules is not None, loaded.diagnostics
         return loaded.rules
 
