@@ -42,7 +42,7 @@ def _parse(raw: bytes) -> Any:
 
 def replace_unstorable(text: str) -> str:
     """Return the string with characters that databases and providers reject replaced by U+FFFD."""
-    return _UNSTORABLE.sub("\ufffd", text)
+    return text if text.isascii() and "\0" not in text else _UNSTORABLE.sub("\ufffd", text)
 
 
 def _replace_unstorable(value: Any) -> Any:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class IdempotencyInput:
+class IdempotencyInput(NamedTuple):
     """The parts of a delivery from which its idempotency key is computed."""
 
     connection: str

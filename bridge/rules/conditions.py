@@ -128,16 +128,21 @@ class Expression:
 
     def check(self, context: TemplateContext, checks: list[Check], depth: int = 0) -> Truth:
         """Evaluate the expression and append its row of the trace."""
-        text = f"{self.label} {self.template.source}"
-        context[UNREAD].clear()
+        unread: set[str] = context[UNREAD]
+        unread.clear()
         try:
-            result: Truth = "true" if self.template(context) else "false"
+            result: Truth = "true" if self.template.run(context) else "false"
         except RenderError as error:
-            checks.append(Check(text, "", "unknown", str(error), depth))
+            checks.append(Check(self._text, "", "unknown", str(error), depth))
             return "unknown"
-        unread = "; ".join(sorted(context[UNREAD]))
-        checks.append(Check(text, self._values(context) or result, result, unread, depth))
+        reason = "; ".join(sorted(unread)) if unread else ""
+        checks.append(Check(self._text, self._values(context) or result, result, reason, depth))
         return result
+
+    @lazy
+    def _text(self) -> str:
+        """The expression as the trace shows it."""
+        return f"{self.label} {self.template.source}"
 
     @lazy
     def _fields(self) -> Sequence[tuple[str, tuple[str, ...]]]:
@@ -146,8 +151,10 @@ class Expression:
 
     def _values(self, context: TemplateContext) -> str:
         """Return what decided: the events counted, and the values of the fields: `event.duration is 3`."""
-        counts = [describe_times(count.times(context)) for count in self.template.counts]
-        return "; ".join(counts + [f"{name} is {look_up(context, path)[1]}" for name, path in self._fields])
+        fields = [f"{name} is {look_up(context, path)[1]}" for name, path in self._fields]
+        if not self.template.counts:
+            return "; ".join(fields)
+        return "; ".join([*(describe_times(count.times(context)) for count in self.template.counts), *fields])
 
     def requirements(self) -> Sequence[Requirement]:
         """Return the comparisons with constants that must all be true."""

@@ -7,7 +7,6 @@ event was routed, whatever has become of the rule since. `render_late` renders t
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -99,7 +98,7 @@ def render_late(
         for name in using(DETAILS, late)
         if name in rendered.values and rendered.values[name] is None
     )
-    return replace(rendered, left_out=(*rendered.left_out, *missing))
+    return rendered._replace(left_out=(*rendered.left_out, *missing))
 
 
 def preview_results(

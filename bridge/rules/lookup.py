@@ -6,8 +6,8 @@ use it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from json.encoder import encode_basestring
 from typing import Any
 
 from bridge.contacts.country import country_of
@@ -27,7 +27,6 @@ UNREAD = "unread names"
 
 _MAX_SHOWN = 80
 """Characters of a value that a trace shows."""
-_JSON = json.JSONEncoder(ensure_ascii=False)
 
 
 def look_up(context: TemplateContext, path: tuple[str, ...]) -> tuple[Any, str]:
@@ -93,15 +92,15 @@ def _missing(key: str, fields: Any) -> str:
 
 def format_value(value: Any) -> str:
     """Return a JSON value as a trace shows it: short and on one line."""
+    if isinstance(value, str):
+        start = replace_unstorable(value[:_MAX_SHOWN])
+        return encode_basestring(start) + ("…" if len(value) > len(start) else "")
     if value is None:
         return "null"
     if isinstance(value, dict):
         return f"an object with {len(value)} field{'' if len(value) == 1 else 's'}"
     if isinstance(value, list):
         return f"a list of {len(value)} item{'' if len(value) == 1 else 's'}"
-    if isinstance(value, str):
-        start = value[:_MAX_SHOWN]
-        return _JSON.encode(replace_unstorable(start)) + ("…" if len(value) > len(start) else "")
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)[:_MAX_SHOWN]

@@ -364,9 +364,12 @@ MESSAGE_FIELDS = frozenset({"channel", "recipient", "text", "subject"})
 """Fields of `delivery` that only messages have."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class PlannedDelivery:
-    """A delivery to create. The store assigns its ID."""
+    """A delivery to create. The store assigns its ID.
+
+    It is never changed. It is not frozen, because a frozen dataclass of this size takes three times as long to create.
+    """
 
     rule: str
     trigger: Trigger

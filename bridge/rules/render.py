@@ -7,9 +7,8 @@ details of the conversation have been fetched (`bridge.rules.late`).
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError, create_model, model_validator
 
@@ -20,11 +19,10 @@ from bridge.rules.parse_params import DefaultParam, describe_validation_error
 from bridge.rules.template_filters import MissingValue, RenderError
 
 
-@dataclass(frozen=True)
-class RenderedParams:
-    """The params of a delivery, or why they could not be rendered."""
+class RenderedParams(NamedTuple):
+    """The params of a delivery, or why they could not be rendered. It is a tuple because routing creates many."""
 
-    values: Mapping[str, Any]
+    values: dict[str, Any]
     """As JSON; phone numbers and email addresses are in canonical form. Empty if there is an error."""
     validated: Params | None = None
     error: str | None = None
@@ -104,14 +102,18 @@ def _canonical(values: Mapping[str, Any], validated: Params) -> dict[str, Any]:
 
 def _cut_texts(values: Mapping[str, Any], validated: Params) -> list[str]:
     """Return a note for each text that is cut because its param has room for fewer characters."""
-    fields = type(validated).model_fields.items()
     return [
         f"`{name}`: what does not fit into {length:,} characters"
-        for field, info in fields
-        if (length := truncation_of(info)) is not None
-        and isinstance(text := values.get(name := info.alias or field), str)
-        and len(text.strip()) > length
+        for name, length in _longest(type(validated)).items()
+        if isinstance(text := values.get(name), str) and len(text.strip()) > length
     ]
+
+
+@lru_cache(maxsize=512)
+def _longest(model: type[Params]) -> Mapping[str, int]:
+    """Return the length to which each param is cut that can be cut, by its name in rules."""
+    lengths = {info.alias or name: truncation_of(info) for name, info in model.model_fields.items()}
+    return {name: length for name, length in lengths.items() if length is not None}
 
 
 def render_value(value: Any, context: TemplateContext) -> Any:

@@ -11,9 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from bridge.connector.action import Action
 from bridge.connector.idempotency import IdempotencyInput, SerializeBy
@@ -148,8 +147,7 @@ def consent(event: Event, messaging: MessagingPolicy, now: datetime) -> Check | 
     return checks[0]
 
 
-@dataclass(frozen=True)
-class _PlanContext:
+class _PlanContext(NamedTuple):
     """The trigger of planned deliveries, and the time from which their delays count."""
 
     trigger: Trigger
@@ -209,7 +207,7 @@ def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: Templat
         _country(plan),
         step.late,
     )
-    params, validated, error = dict(rendered.values), rendered.validated, rendered.error
+    params, validated, error = rendered.values, rendered.validated, rendered.error
     connection, no_connection = _choose_connection(step, context)
     error = error or no_connection
     recipient = _recipient(action, validated, plan, step)
@@ -226,10 +224,10 @@ def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: Templat
         )
     except RenderError as render_error:
         error = error or f"`idempotency_key`: {render_error}"
-    unread = sorted(context[UNREAD])
+    unread = sorted(context[UNREAD]) if context[UNREAD] else []
     if error:
         error = "; ".join([error, *(reason for reason in unread if reason not in error)])
-    more_recipients = _more_recipients(step, params, recipient)
+    more_recipients = _more_recipients(step, params, recipient) if step.internal else ()
     recipients = ", ".join((recipient, *more_recipients)) if recipient else None
     expires = step.expires or (MESSAGE_EXPIRY if action.channel else None)
     return PlannedDelivery(
@@ -275,9 +273,7 @@ def _recipient(action: Action, params: Params | None, plan: _PlanContext, step: 
 
 
 def _more_recipients(step: Step, params: Mapping[str, Any], recipient: str | None) -> tuple[str, ...]:
-    """Return the other addresses of a message to several colleagues."""
-    if not step.internal:
-        return ()
+    """Return the other addresses of a message to several colleagues, an internal step."""
     fields = step.action.params.model_fields.items()
     names = [step.action.recipient, *(name for name, info in fields if is_team_only(info))]
     values = [params.get(name or "") for name in names]
@@ -334,7 +330,7 @@ def _idempotency_key(
     event = plan.event.dedupe_key if plan.event else plan.conversation
     action = step.action
     # A late param counts by its template: the same template has the same value for the event.
-    dedupe_value = _dedupe_value(action.dedupe_by, {**params, **step.late})
+    dedupe_value = _dedupe_value(action.dedupe_by, {**params, **step.late}) if action.dedupe_by else ""
     return _shorten_key(
         action.idempotency.key(
             IdempotencyInput(

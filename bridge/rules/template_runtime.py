@@ -150,8 +150,7 @@ def passthrough(value: Evaluator, markup: MarkupLanguage | None) -> Evaluator:
 def to_storable_json(value: Any, depth: int = 0) -> Any:
     """Replace NUL and lone surrogates, which databases and providers reject. Raise RenderError for infinities."""
     if isinstance(value, str):
-        plain = limit_length(str(value))
-        return plain if plain.isascii() and "\x00" not in plain else replace_unstorable(plain)
+        return replace_unstorable(limit_length(str(value)))
     if isinstance(value, float) and not math.isfinite(value):
         raise RenderError("the number is not finite")
     if depth > _MAX_DEPTH:
