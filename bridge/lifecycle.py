@@ -258,14 +258,6 @@ class Transition:
         return cls(delivery.state, delivery.reason, detail, run_at, delivery.outcome_unknown_since)
 
     @classmethod
-    def started(cls, delivery: CurrentDelivery) -> Self:
-        """An attempt or a lookup starts."""
-        return cls(
-            DeliveryState.RUNNING, delivery.reason, delivery.detail, delivery.run_at,
-            delivery.outcome_unknown_since,
-        )  # fmt: skip
-
-    @classmethod
     def succeeded(cls, detail: str, *, undelivered: bool = False) -> Self:
         """The attempt took effect, or the lookup found that an earlier one did."""
         return cls(DeliveryState.SUCCEEDED, None, detail, key=KeyEffect.COMPLETE, undelivered=undelivered)
@@ -348,8 +340,7 @@ class Transition:
         `finished_at` is when the delivery reached its current state, if that is a final one; `on_success`, whether its
         rule follows up on a success. Raise IllegalTransition if the current state does not allow the transition.
         """
-        if self.state not in ALLOWED[current]:
-            raise IllegalTransition(f"{current} -> {self.state}")
+        require_allowed(current, self.state)
         if self.state not in _FINISHED:
             finished_at = None
         elif self.state != current:
@@ -365,6 +356,12 @@ class Transition:
             "needs_follow_up": (self.is_failure and trigger != "alert")
             or (trigger == "rule" and on_success and self._is_first_success(current)),
         }
+
+
+def require_allowed(current: DeliveryState | None, state: DeliveryState) -> None:
+    """Raise IllegalTransition if `state` may not follow the current state."""
+    if state not in ALLOWED[current]:
+        raise IllegalTransition(f"{current} -> {state}")
 
 
 def is_unresolved(delivery: CurrentDelivery) -> bool:

@@ -7,12 +7,13 @@ database: rows of VALUES on SQLite, one array per column on PostgreSQL.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final
 
-from sqlalchemy import Connection, Dialect, Table
+from sqlalchemy import Column, Connection, Dialect, Table, TextClause, TextualSelect, text
 
 from bridge.store.schema import Instant, microseconds
 from bridge.store.sealing import SealedBytes, SealedText, sealer_of
@@ -25,6 +26,42 @@ JSON_VALUES: Final = {
 }
 """By dialect, a FROM clause with the column `value`: the strings of the JSON list in the parameter `values`. Unlike
 `IN (...)`, it is one parameter of one statement, however many strings there are."""
+
+
+_IN_VALUES: Final = {
+    "sqlite": "IN (SELECT value FROM json_each(:values))",
+    # Not a join, which may read the whole table: the planner does not know how many values there are.
+    "postgresql": "= ANY (ARRAY(SELECT json_array_elements_text(CAST(:values AS json))))",
+}
+
+
+def for_values(statement: str) -> dict[str, TextClause]:
+    """Return a statement by dialect: `{in_values}` in its text becomes "is one of the strings `values`"."""
+    return {dialect: text(statement.format(in_values=in_values)) for dialect, in_values in _IN_VALUES.items()}
+
+
+def select_in(
+    column: Column[Any], columns: Iterable[Column[Any]], condition: str = "true", *, lock: bool = False
+) -> dict[str, TextualSelect]:
+    """Return by dialect the query for these columns of the rows whose `column` is one of the strings `values`.
+
+    `condition` is an additional SQL condition. With `lock`, PostgreSQL locks the rows, in the order of the column.
+    """
+    columns = tuple(columns)
+    query = (
+        f"SELECT {', '.join(item.name for item in columns)} FROM {column.table.name} "  # noqa: S608
+        f"WHERE {column.name} {{in_values}} AND {condition}"
+    )
+    lock_clauses = {"postgresql": f" ORDER BY {column.name} FOR UPDATE"} if lock else {}
+    return {
+        dialect: text(query.format(in_values=in_values) + lock_clauses.get(dialect, "")).columns(*columns)
+        for dialect, in_values in _IN_VALUES.items()
+    }
+
+
+def json_values(values: Iterable[str]) -> dict[str, str]:
+    """Return the parameter `values` of a statement of `for_values` or `select_in`."""
+    return {"values": json.dumps(list(values))}
 
 
 def bulk_insert(

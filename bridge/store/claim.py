@@ -36,7 +36,6 @@ from bridge.policy import (
 )
 from bridge.rules.model import Cap
 from bridge.store import schema
-from bridge.store.bulk import bulk_insert
 from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.connections import (
     lock_connection,
@@ -54,7 +53,7 @@ from bridge.store.pause_history import record_pause_change
 from bridge.store.policy_inputs import PolicyConfig, decide_all, load_policy_data
 from bridge.store.request_budget import RequestBudget, acquire_budget
 from bridge.store.routing import events_by_delivery
-from bridge.store.transitions import Change, apply_transitions
+from bridge.store.transitions import Change, apply_transitions, start_attempts
 
 LEASE = timedelta(seconds=30)
 """How long a claimed delivery belongs to its worker; the deadline of every attempt is shorter."""
@@ -135,7 +134,7 @@ def claim(
             )
             for item in allowed
         ]
-        _start_attempts(database, conn, claimed, worker_id, now)
+        _start(conn, claimed, worker_id, now)
         calls = _split_into_batches(claimed, capacity)
         columns = _count_messages(allowed, counts, caps, now)
         held = next((decision for decision in decisions.values() if isinstance(decision, Hold)), None)
@@ -208,49 +207,11 @@ def _waits_for_provider(delivery: Delivery) -> bool:
     return waits_for_crm(delivery) or waits_for_details(delivery) or waits_for_results(delivery)
 
 
-def _start_attempts(
-    database: Database,
-    conn: Connection,
-    claimed: Sequence[ClaimedDelivery],
-    worker_id: str,
-    now: datetime,
-) -> None:
-    """Take the lease, reserve the idempotency key and write the attempt."""
+def _start(conn: Connection, claimed: Sequence[ClaimedDelivery], worker_id: str, now: datetime) -> None:
+    """Take the lease, write the attempt and reserve the idempotency key."""
     if not claimed:
         return
-    apply_transitions(
-        database,
-        conn,
-        [
-            Change(
-                item.delivery,
-                Transition.started(item.delivery),
-                {
-                    "fencing_token": item.fencing_token,
-                    "lease_expires_at": now + LEASE,
-                    "worker_id": worker_id,
-                    "first_attempt_at": item.first_attempt_at,
-                    "possibly_sent_at": item.delivery.possibly_sent_at or now,
-                },
-            )
-            for item in claimed
-        ],
-        now,
-    )
-    bulk_insert(
-        conn,
-        schema.attempts,
-        [
-            {
-                "delivery_id": item.delivery.id,
-                "fencing_token": item.fencing_token,
-                "kind": item.delivery.kind,
-                "started_at": now,
-                "worker_id": worker_id,
-            }
-            for item in claimed
-        ],
-    )
+    start_attempts(conn, [item.delivery for item in claimed], worker_id, now, LEASE)
     precedences = [event_precedence(item.event.type) for item in claimed]
     reserve_keys(conn, [item.delivery for item in claimed], precedences, now)
 

@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 
 from bridge.store import schema
+from bridge.store.bulk import json_values, select_in
 from bridge.store.crowded_keys import CrowdedKeys
 from bridge.store.database import Database
 from bridge.store.deliveries import DELIVERY_COLUMNS, Delivery
@@ -205,6 +206,7 @@ _OLDEST_OF_KEY = (
     .limit(1)
     .with_for_update(of=_TABLE, skip_locked=True)
 )
+_RUNNING = select_in(_TABLE.c.concurrency_key, [_TABLE.c.concurrency_key], "state = 'running'")
 _KEYS = (
     select(_TABLE.c.concurrency_key, func.count())
     .where(
@@ -246,7 +248,4 @@ def _drop_busy(conn: Connection, selected: list[Delivery]) -> list[Delivery]:
 
 def _running_keys(conn: Connection, concurrency_keys: Collection[str]) -> set[str]:
     """Return those of these concurrency keys that are in use."""
-    in_use = select(_TABLE.c.concurrency_key).where(
-        text("deliveries.state = 'running'"), _TABLE.c.concurrency_key.in_(concurrency_keys)
-    )
-    return set(conn.execute(in_use).scalars())
+    return {key for (key,) in conn.execute(_RUNNING[conn.dialect.name], json_values(concurrency_keys))}

@@ -11,11 +11,11 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, ScalarSelect, and_, bindparam, delete, func, or_, select, update
+from sqlalchemy import Connection, ScalarSelect, and_, delete, func, or_, select, update
 
 from bridge.policy import IdempotencyRecord, event_precedence
 from bridge.store import schema
-from bridge.store.bulk import bulk_insert, bulk_update
+from bridge.store.bulk import bulk_insert, bulk_update, json_values, select_in
 from bridge.store.database import Database
 from bridge.store.deliveries import Delivery
 
@@ -41,13 +41,13 @@ class IdempotencyKey:
 
 
 _FIELDS = tuple(field.name for field in fields(IdempotencyKey))
-_BY_KEY = select(_TABLE.c.key, *_TABLE.c[_FIELDS]).where(_TABLE.c.key.in_(bindparam("keys", expanding=True)))
+_BY_KEY = select_in(_TABLE.c.key, [_TABLE.c.key, *_TABLE.c[_FIELDS]])
 """Built once, because every claim uses it."""
 
 
 def load_keys(conn: Connection, keys: Collection[str]) -> dict[str, IdempotencyKey]:
     """Return the stored keys among `keys`."""
-    rows = conn.execute(_BY_KEY, {"keys": list(keys)})
+    rows = conn.execute(_BY_KEY[conn.dialect.name], json_values(keys))
     return {key: IdempotencyKey(*values) for key, *values in rows}
 
 

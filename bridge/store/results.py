@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, select, text, update
+from sqlalchemy import Connection, select, text, update
 
 from bridge.connector.callbacks import Channel
 from bridge.connector.deadline import Quota
@@ -21,7 +21,7 @@ from bridge.lifecycle import AttemptOutcome, DeliveryState, KeyEffect, Transitio
 from bridge.policy import event_precedence
 from bridge.store import schema
 from bridge.store.action_steps import deliveries_with_steps
-from bridge.store.bulk import bulk_update
+from bridge.store.bulk import bulk_update, json_values, select_in
 from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.connection_stats import FinishedAttempt, count_attempts
 from bridge.store.connections import limits_object, log_state_change, record_outcomes, take_back_messages
@@ -45,14 +45,11 @@ SAME_RECORD: Final = "waits: the provider limits the requests for the same recor
 CONFIRMED_BY_STATUS: Final = "confirmed by its message status"
 """The `detail` of a delivery whose outcome only the message status confirmed."""
 _TABLE: Final = schema.deliveries
-_ATTEMPTED: Final = (
-    select(*_TABLE.c["id", "state", "fencing_token", "external_id", "message_status", "detail"])
-    .where(
-        _TABLE.c.id.in_(bindparam("ids", expanding=True)),
-        _TABLE.c.state.in_(("running", "retrying", "needs_review")),
-    )
-    .order_by(_TABLE.c.id)
-    .with_for_update()
+_ATTEMPTED: Final = select_in(
+    _TABLE.c.id,
+    _TABLE.c["id", "state", "fencing_token", "external_id", "message_status", "detail"],
+    "state IN ('running', 'retrying', 'needs_review')",
+    lock=True,
 )
 """The deliveries whose results are recorded, locked. Built once, because every batch uses it."""
 _STATUS_ORDER: Final = {"queued": 0, "sent": 1, "delivered": 2, "undelivered": 2, "failed": 2}
@@ -135,9 +132,8 @@ def record_results(
         _settle_requests(conn, results)
         _record_quotas(conn, results, now)
         _take_back_unsent(database, conn, results)
-        rows = {
-            row.id: row for row in conn.execute(_ATTEMPTED, {"ids": [item.delivery.id for item in results]})
-        }
+        ids = json_values({item.delivery.id for item in results})
+        rows = {row.id: row for row in conn.execute(_ATTEMPTED[conn.dialect.name], ids)}
         outdated: list[ClaimedDelivery] = []
         current: list[Change] = []
         probes: list[Probe] = []

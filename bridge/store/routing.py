@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, select, text, update
+from sqlalchemy import Connection, bindparam, select, text, update
 
 from bridge.clock import uptime
 from bridge.contacts.address import address_key
@@ -26,7 +26,7 @@ from bridge.rules.counting import History
 from bridge.rules.model import PlannedDelivery, Routing, Rules
 from bridge.rules.trace import Trace
 from bridge.store import schema
-from bridge.store.bulk import JSON_VALUES, bulk_insert, bulk_update
+from bridge.store.bulk import JSON_VALUES, bulk_insert, bulk_update, json_values, select_in
 from bridge.store.contact_history import history_in
 from bridge.store.database import Database
 from bridge.store.deliveries import Delivery, DeliveryOptions
@@ -55,17 +55,13 @@ MAX_ROUTING_SECONDS = 1.0
 
 _EVENT_COLUMNS = ("id", "dedupe_key", "received_at", "type", "conversation_id", "body")
 """The columns that an Event is built from."""
-_HAS_ID = schema.events.c.id.in_(bindparam("ids", expanding=True))
-_BY_ID = select(*schema.events.c[_EVENT_COLUMNS]).where(_HAS_ID)
-_WITHOUT_BODY = select(schema.events.c.id).where(_HAS_ID, schema.events.c.body.is_(None))
+_BY_ID = select_in(schema.events.c.id, schema.events.c[_EVENT_COLUMNS])
+_WITHOUT_BODY = select_in(schema.events.c.id, [schema.events.c.id], "body IS NULL")
 """Built once, because every claim uses them."""
 
 
-def _select_events(
-    database: Database, conn: Connection, query: Select[*tuple[Any, ...]], **parameters: object
-) -> dict[str, Event]:
-    """Return the selected events, by ID, and cache them."""
-    rows = conn.execute(query, parameters).all()
+def _cached_events(database: Database, rows: Sequence[Any]) -> dict[str, Event]:
+    """Return the events of these rows, by ID, and cache them."""
     cached = database.event_cache.find([row.id for row in rows if row.body is not None])
     events = {row.id: cached.get(row.id) or event_from_row(row, database.default_country) for row in rows}
     database.event_cache.add((events[row.id], len(row.body)) for row in rows if row.body is not None)
@@ -76,11 +72,12 @@ def read_events(database: Database, conn: Connection, event_ids: Collection[str]
     """Return the events with these IDs, by ID; cached events are not read again while their body is kept."""
     events = database.event_cache.find(event_ids)
     if events:
-        for event_id in conn.execute(_WITHOUT_BODY, {"ids": list(events)}).scalars():
+        for (event_id,) in conn.execute(_WITHOUT_BODY[conn.dialect.name], json_values(events)):
             del events[event_id]
     uncached = set(event_ids) - events.keys()
     if uncached:
-        events |= _select_events(database, conn, _BY_ID, ids=list(uncached))
+        rows = conn.execute(_BY_ID[conn.dialect.name], json_values(uncached)).all()
+        events |= _cached_events(database, rows)
     return events
 
 
@@ -135,14 +132,14 @@ def _route_batch(
     if database.is_sqlite:
         # There is no other router, and all writers would wait: route before entering the write queue.
         with database.read() as conn:
-            events = _select_events(database, conn, _OLDEST_UNROUTED, limit=limit)
+            events = _cached_events(database, conn.execute(_OLDEST_UNROUTED, {"limit": limit}).all())
             routed_ahead = _route_events(events, rules, route, database.now(conn), history_in(conn))
         if not routed_ahead:
             return 0, []
     with database.write() as conn:
         now = database.now(conn)
         if routed_ahead is None:
-            events = _select_events(database, conn, _OLDEST_UNROUTED, limit=limit)
+            events = _cached_events(database, conn.execute(_OLDEST_UNROUTED, {"limit": limit}).all())
             results = _route_events(events, rules, route, now, history_in(conn))
         else:
             results = {event_id: routed_ahead[event_id] for event_id in _still_unrouted(conn, routed_ahead)}

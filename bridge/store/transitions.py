@@ -7,15 +7,15 @@ key. A test ensures that no other module writes the columns of the state.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, func, literal, update
 
-from bridge.lifecycle import DeliveryState, KeyEffect, Transition
+from bridge.lifecycle import DeliveryState, KeyEffect, Transition, require_allowed
 from bridge.store import schema
-from bridge.store.bulk import bulk_update
+from bridge.store.bulk import bulk_update, for_values, json_values
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.deliveries import Delivery
 from bridge.store.idempotency import (
@@ -24,8 +24,19 @@ from bridge.store.idempotency import (
     release_keys,
     undo_completion,
 )
+from bridge.store.schema import microseconds
 
 _TABLE = schema.deliveries
+_START: Final = for_values(
+    "UPDATE deliveries SET state = 'running', fencing_token = fencing_token + 1, lease_expires_at = :lease_expires_at, "
+    "worker_id = :worker_id, first_attempt_at = coalesce(first_attempt_at, :now), "
+    "possibly_sent_at = coalesce(possibly_sent_at, :now) WHERE id {in_values}"
+)
+_INSERT_ATTEMPTS: Final = for_values(
+    "INSERT INTO attempts (delivery_id, fencing_token, kind, started_at, worker_id) SELECT id, fencing_token, "
+    "CASE WHEN outcome_unknown_since IS NULL THEN 'send' ELSE 'lookup' END, CAST(:now AS bigint), "
+    "CAST(:worker_id AS text) FROM deliveries WHERE id {in_values}"
+)
 
 
 class Change(NamedTuple):
@@ -39,6 +50,28 @@ class Change(NamedTuple):
     """The state of the row, if `delivery` was read before it was locked."""
     precedence: int = 0
     """`event_precedence` of the event, if the transition completes the key that the attempt reserved."""
+
+
+def start_attempts(
+    conn: Connection, deliveries: Sequence[Delivery], worker_id: str, now: datetime, lease: timedelta
+) -> None:
+    """Take the lease of these deliveries, whose rows are locked, and write their attempts.
+
+    Nothing but the state changes, so one statement serves all of them. Raise IllegalTransition if one of them may not
+    start.
+    """
+    if not deliveries:
+        return
+    for delivery in deliveries:
+        require_allowed(delivery.state, DeliveryState.RUNNING)
+    parameters: dict[str, Any] = {
+        **json_values(delivery.id for delivery in deliveries),
+        "worker_id": worker_id,
+        "now": microseconds(now),
+    }
+    dialect = conn.dialect.name
+    conn.execute(_START[dialect], parameters | {"lease_expires_at": microseconds(now + lease)})
+    conn.execute(_INSERT_ATTEMPTS[dialect], parameters)
 
 
 def apply_transitions(database: Database, conn: Connection, changes: Sequence[Change], now: datetime) -> None:

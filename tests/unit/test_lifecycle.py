@@ -47,7 +47,9 @@ NEW = [Transition.planned(NOW), Transition.not_rendered("no such field")]
 TRANSITIONS: dict[str, Callable[[Row], Transition]] = {
     "deferred": lambda row: Transition.rescheduled(row, NOW + MINUTE, "quiet hours"),
     "retried now": lambda row: Transition.rescheduled(row, timedelta(0), row.detail),
-    "started": Transition.started,
+    "started": lambda row: Transition(
+        DeliveryState.RUNNING, row.reason, row.detail, row.run_at, row.outcome_unknown_since
+    ),
     "succeeded": lambda _: Transition.succeeded("sent"),
     "bounced": lambda _: Transition.succeeded("sent", undelivered=True),
     "retry": lambda _: Transition.retry_in(MINUTE, "server_error", "503"),
