@@ -43,8 +43,9 @@ def export(
 ) -> None:
     """Export everything that is stored about a person, as JSON.
 
-    Events, deliveries with their texts, attempts, opt-outs, cached CRM records, rejected requests and operator actions:
-    everything that `bridge erase` would delete. An event ID covers both the phone number and the email address in it.
+    Events, deliveries with their texts, attempts, opt-outs, cached CRM records, rejected requests and operator actions.
+    Other people's conversations that mention the address are left out. An event ID covers both the phone number and
+    the email address in it.
     """
     import os
     import sys

@@ -1,6 +1,7 @@
 """Contact export: everything that is stored about a person, machine readable, for requests for their data.
 
-It contains what erasure would delete, and the opt-outs.
+Events and deliveries are found by indexes. Conversations of other people in which the address occurs are left out: they
+are data of those people. Erasure reads everything and clears the address there as well.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from bridge.contacts.typed_address import InvalidAddress, read_typed_address
 from bridge.serialization import json_default
 from bridge.store import schema
 from bridge.store.contact_data import (
-    deliveries_mentioning,
-    events_mentioning,
+    deliveries_about,
+    events_about,
     rejected_requests_mentioning,
 )
 from bridge.store.database import Database
@@ -112,16 +113,15 @@ def _records(
 
 
 def _event_ids(database: Database, addresses: Sequence[str]) -> list[str]:
-    parts = (part for address in addresses for part in events_mentioning(database, address))
-    return sorted(set().union(*parts))
+    return sorted(set().union(*(events_about(database, address) for address in addresses)))
 
 
 def _delivery_ids(database: Database, addresses: Sequence[str], event_ids: Sequence[str]) -> list[str]:
-    parts = (part for address in addresses for part in deliveries_mentioning(database, address))
+    about = (deliveries_about(database, address) for address in addresses)
     of_events = select(_DELIVERIES.c.id, _DELIVERIES.c.event_id)
     with database.read() as conn:
         rows = list(_in_batches(conn, of_events, _DELIVERIES.c.event_id, event_ids))
-    return sorted({row.id for row in rows}.union(*parts))
+    return sorted({row.id for row in rows}.union(*about))
 
 
 def _opt_outs(

@@ -156,6 +156,12 @@ def test_export_is_valid_json_with_every_section(engine: Engine) -> None:
     assert json.loads("".join(export_json(database, ["nobody@example.com"])))["events"] == []
 
 
+def test_export_leaves_out_what_other_people_said_about_the_address(engine: Engine) -> None:
+    other = engine.event(metadata={"contactPhone": "+14155550999"}, summary=f"Call {ADA} instead")
+    data = json.loads("".join(export_json(engine.database, [ADA])))
+    assert other.id not in {event["id"] for event in data["events"]}
+
+
 def test_person_can_be_named_by_an_event(engine: Engine) -> None:
     assert addresses_of_person(engine.database, newest(engine.database)) == [ADA, ADA_EMAIL]
     for unknown in ("evt_0", "not an address"):
