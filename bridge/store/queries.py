@@ -60,7 +60,9 @@ def external_ids_in_use(
 
 EXAMINED_EVENTS: Final = 5_000
 """Events that a page with a filter without an index reads at most; `next_cursor` then leads to those before them."""
-_EVENTS = schema.events
+MAX_COUNTED: Final = 10_000
+"""Rows that are counted at most."""
+_EVENTS, _DELIVERIES = schema.events, schema.deliveries
 _EVENTS_PER_READ: Final = 100
 """Rows of one query of `stored_events`; a body may have 1 MB."""
 _EVENT_SUMMARY = _EVENTS.c[
@@ -403,7 +405,7 @@ def waiting_by_connection(database: Database) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class QueueStats:
-    """Statistics of the queue, for metrics and readiness."""
+    """Statistics of the queue. Each number is at most `MAX_COUNTED`, so that they cost the same in any database."""
 
     deliveries: dict[str, int]
     unrouted: int
@@ -412,25 +414,25 @@ class QueueStats:
 
 def count_reviews(database: Database, limit: int) -> int:
     """Return the number of deliveries that need review; `limit + 1` if there are more than `limit`."""
-    table = schema.deliveries
-    rows = select(table.c.id).where(table.c.state == DeliveryState.NEEDS_REVIEW).limit(limit + 1).subquery()
     with database.read() as conn:
-        count: int = conn.execute(select(func.count()).select_from(rows)).scalar_one()
-        return count
+        return _count_up_to(conn, _DELIVERIES.c.state == DeliveryState.NEEDS_REVIEW, limit + 1)
 
 
 def queue_stats(database: Database) -> QueueStats:
-    """Return deliveries by state, the number of unrouted events, and when the oldest pending delivery was due."""
-    deliveries, events = schema.deliveries, schema.events
+    """Return deliveries by state, the number of unrouted events, and when the oldest waiting delivery is due."""
     with database.read() as conn:
-        by_state = dict(
-            tuple(row)
-            for row in conn.execute(select(deliveries.c.state, func.count()).group_by(deliveries.c.state))
-        )
-        unrouted = conn.execute(
-            select(func.count()).select_from(events).where(events.c.routed_at.is_(None))
-        ).scalar_one()
         oldest_due = conn.execute(
-            select(func.min(deliveries.c.run_at)).where(text("state IN ('pending', 'retrying')"))
+            select(func.min(_DELIVERIES.c.run_at)).where(text("state IN ('pending', 'retrying')"))
         ).scalar_one()
-        return QueueStats({state: by_state.get(state, 0) for state in DeliveryState}, unrouted, oldest_due)
+        return QueueStats(
+            {state: _count_up_to(conn, _DELIVERIES.c.state == state, MAX_COUNTED) for state in DeliveryState},
+            _count_up_to(conn, _EVENTS.c.routed_at.is_(None), MAX_COUNTED),
+            oldest_due,
+        )
+
+
+def _count_up_to(conn: Connection, condition: ColumnElement[bool], limit: int) -> int:
+    """Count the rows that meet a condition to which an index leads; `limit` if there are more."""
+    found = select(literal(1).label("one")).where(condition).limit(limit).subquery()
+    count: int = conn.execute(select(func.count()).select_from(found)).scalar_one()
+    return count

@@ -52,10 +52,9 @@ FEW_ROWS = frozenset(
 
 READ_WHOLE = (
     "lower(contact_cache.lookup_key)", "contact_cache.lookup_key IN", "lower(conversation_details.value)",
-    "conversation_details.event_id IN", "GROUP BY deliveries.state", "FROM deleted_event_keys LIMIT",
+    "conversation_details.event_id IN", "FROM deleted_event_keys LIMIT",
 )  # fmt: skip
-"""What erasures and exports read to find an address anywhere, the exact counts of `/api/stats`, which are cached, and
-the question whether there is any row."""
+"""What erasures read to find an address anywhere, and the question whether there is any row."""
 
 
 @contextmanager

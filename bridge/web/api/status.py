@@ -53,7 +53,7 @@ class Found(TypedDict):
 
 @record()
 class Stats(TypedDict):
-    """Counts, at most a few seconds old."""
+    """Counts, at most a few seconds old. Each is at most 10,000, which then stands for more."""
 
     deliveries: dict[str, int]
     """Number of deliveries by state."""
@@ -92,7 +92,7 @@ def _found(result: SearchResult) -> dict[str, Any]:
 
 @STATUS.get("/stats", response=Stats)
 def get_stats(call: Call) -> Any:
-    """Count deliveries by state, and unrouted events."""
+    """Count deliveries by state, and unrouted events, up to 10,000 of each."""
     return call.service.stats()
 
 
