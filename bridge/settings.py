@@ -79,6 +79,14 @@ class EnvironmentModel(BaseModel):
         return f"{name}_<NAME>" if cls._is_dictionary(field) else name
 
     @classmethod
+    def descriptions(cls) -> dict[str, str]:
+        """Return the docstrings of the fields, read only when needed: it takes longer than everything else here."""
+        from bridge.attribute_docstrings import attribute_docstrings
+
+        models = [base for base in reversed(cls.__mro__) if issubclass(base, EnvironmentModel)]
+        return {name: text for model in models for name, text in attribute_docstrings(model).items()}
+
+    @classmethod
     def _is_dictionary(cls, field: str) -> bool:
         return get_origin(cls.model_fields[field].annotation) is dict
 
@@ -162,7 +170,7 @@ class EnvironmentModel(BaseModel):
                 continue
             message = requirement(item) or item["msg"].removeprefix("Value error, ")
             if item["type"] == "string_pattern_mismatch":
-                description = (cls.model_fields[field].description or "").rstrip(".")
+                description = cls.descriptions().get(field, "").rstrip(".")
                 message = f"has the wrong form; expected: {description}"
             messages.append(f"{name}: {message}" if name else message)
         if missing:
@@ -172,8 +180,6 @@ class EnvironmentModel(BaseModel):
 
 class Settings(EnvironmentModel):
     """The bridge's own settings; each connector defines the settings of its provider."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     heppu_webhook_secret: Secrets = ()
     """Secrets that Heppu's signatures are verified with, of at least 16 characters, separated by commas; set two during

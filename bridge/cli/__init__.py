@@ -7,11 +7,16 @@ success, 1 for a reported failure, 2 for wrong usage.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
 from bridge import __version__
 from bridge.errors import BridgeError
+
+GC_THRESHOLD = 20_000
+"""New objects before a garbage collection. Python's default of 700 is reached with every few events of a service, and
+hundreds of times while a command loads modules."""
 
 
 def main() -> None:
@@ -23,6 +28,7 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         print(__version__)  # noqa: T201 - health checks and installers ask often, and the program has 20 modules
         return
+    gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
     from bridge.cli.program import app
 
     try:

@@ -35,7 +35,7 @@ def connections(context: typer.Context, as_json: Json = False) -> None:
         return
     from bridge.cli.db import open_store
     from bridge.settings import Settings, environment
-    from bridge.store.connections import connection_statuses, pause_of_all
+    from bridge.store.connection_status import connection_statuses, pause_of_all
     from bridge.store.queries import waiting_by_connection
 
     with open_store(Settings.load(environment())) as database:
@@ -89,7 +89,7 @@ def setup(
 
 def blocking_pauses(database: Database) -> FindPause:
     """Return the function that returns the pause that a delivery waits for, or None."""
-    from bridge.store.connections import connection_statuses, pause_of_all
+    from bridge.store.connection_status import connection_statuses, pause_of_all
 
     pauses = {status.name: status.pause for status in connection_statuses(database)}
     of_all = pause_of_all(database)

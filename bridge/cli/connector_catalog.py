@@ -101,12 +101,12 @@ def show_connector(name: str, as_json: bool) -> None:
 
 def _settings(connector: Connector) -> list[dict[str, Any]]:
     model = connector.settings
-    prefix = model.prefix(connector.name)
+    prefix, descriptions = model.prefix(connector.name), model.descriptions()
     return [
         {
             "variable": model.variable(prefix, field),
             "required": info.is_required(),
-            "description": info.description or "",
+            "description": descriptions.get(field, ""),
             "default": getattr(connector.limits, field) if field in ConnectorSettings.model_fields else None,
         }
         for field, info in model.ordered_fields().items()

@@ -150,7 +150,7 @@ def _render(statuses: Sequence[ConnectionStatus], lines: Sequence[str], as_json:
 def _statuses(database: Database, names: Sequence[str] | None) -> list[ConnectionStatus]:
     """Return these connections, or all of them. Raise ConfigError if one does not exist."""
     from bridge.errors import ConfigError
-    from bridge.store.connections import connection_statuses
+    from bridge.store.connection_status import connection_statuses
 
     statuses = {status.name: status for status in connection_statuses(database)}
     for name in names or ():

@@ -10,20 +10,18 @@ import os
 import signal
 import sys
 
+from bridge.cli import GC_THRESHOLD
 from bridge.telemetry import log
 
 STOP_SECONDS = 25.0
 """Maximum time a shutdown waits for running attempts; another worker looks up the outcome of longer ones."""
-GC_THRESHOLD = 20_000
-"""New objects before a garbage collection; Python's default of 700 is reached every few events."""
 
 
 def tune_gc() -> None:
-    """Keep garbage collections rare and short, and enable them if the start of the process did without them.
+    """Keep garbage collections rare and short.
 
     Objects that exist now live as long as the process and are excluded from collection.
     """
-    gc.enable()
     gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
     gc.freeze()
 

@@ -46,9 +46,6 @@ def serve(
     SIGTERM shuts down gracefully: new events get a 503, running attempts finish, and the exit code is 0. A changed
     rules file is reloaded automatically; SIGHUP reloads it immediately.
     """
-    import gc
-
-    gc.disable()  # until the service runs: nothing that its start creates is garbage
     from bridge.cli.bootstrap import Role, build_service
     from bridge.cli.listener import listen, url_of
     from bridge.cli.server_lock import sqlite_server_lock

@@ -56,8 +56,6 @@ class ConnectorSettings(EnvironmentModel):
     two settings of this class; `Connector.limits_of` combines them with the connector's own limits.
     """
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
     per_second: float | None = Field(None, gt=0, le=1000)
     """Requests per second, of all processes together."""
     concurrency: int | None = Field(None, ge=1, le=64)

@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Connection, func, or_, select, text, type_coe
 
 from bridge.lifecycle import PauseCause
 from bridge.store import schema
-from bridge.store.connections import connection_statuses
+from bridge.store.connection_status import connection_statuses
 from bridge.store.database import Database
 from bridge.store.pauses import ALL_CONNECTIONS, ConnectionStatus
 

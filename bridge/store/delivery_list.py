@@ -20,7 +20,6 @@ from bridge.lifecycle import DeliveryState, FailureReason, SuppressReason
 from bridge.store import schema
 from bridge.store.contact_rows import deliveries_of
 from bridge.store.database import Database
-from bridge.store.deliveries import DELIVERY_STATES
 from bridge.store.queries import DELIVERY_SUMMARY, Page, addresses_of_event
 from bridge.store.unindexed import unindexed
 
@@ -277,8 +276,8 @@ def _grouped_counts(
     # With statistics, SQLite would read the index of states from end to end, only because it is sorted by them.
     columns = (_C.id, unindexed(_C.state).label("state"))
     found = union(*(select(*columns).where(lead, *conditions) for lead in search.ranges)).subquery()
-    rows = conn.execute(select(found.c.state, func.count()).group_by(found.c.state))
-    totals = {DELIVERY_STATES[state]: number for state, number in rows}
+    rows = conn.execute(select(found.c.state, func.count().label("number")).group_by(found.c.state))
+    totals: dict[str, int] = {row.state: row.number for row in rows}
     return {state: CappedCount(totals.get(state, 0), horizon is None) for state in matching.possible_states}
 
 

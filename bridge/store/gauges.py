@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Select, func, literal, select, text
 
 from bridge.events import BRIDGE_EVENTS
 from bridge.store import schema
-from bridge.store.connections import connection_statuses
+from bridge.store.connection_status import connection_statuses
 from bridge.store.database import Database
 from bridge.store.pauses import Pause
 from bridge.store.workers import count_alive_workers

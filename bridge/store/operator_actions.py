@@ -18,7 +18,7 @@ from sqlalchemy import Connection, select, update
 from bridge.lifecycle import ALLOWED, DeliveryState, Transition, is_unresolved
 from bridge.store import schema
 from bridge.store.audit_log import record_audit
-from bridge.store.connections import active_pause
+from bridge.store.connection_status import active_pause
 from bridge.store.database import Database
 from bridge.store.deliveries import DELIVERY_COLUMNS, Delivery, lock_deliveries
 from bridge.store.earlier_results import uses_results

@@ -16,13 +16,24 @@ import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any, Final, TextIO
-
-import structlog
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 from bridge.printable import printable
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge")
+if TYPE_CHECKING:
+    import structlog
+
+
+class _Logger:
+    """Loads structlog with the first entry: commands that log nothing start faster without it."""
+
+    def __getattr__(self, name: str) -> Any:
+        import structlog
+
+        return getattr(structlog.get_logger("bridge"), name)
+
+
+log = cast("structlog.stdlib.BoundLogger", _Logger())
 
 _PHONE = re.compile(r"(?<![\w.:-])(?:\+|%2B)[1-9]\d{5,14}(?!\d)", re.IGNORECASE)
 _NATIONAL = re.compile(r"(?<![\w.:+-])\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?!\d)")
@@ -161,6 +172,8 @@ def configure_logging(style: str, level: str = "info", stream: TextIO | None = N
 
     `level` is the least severe one that is logged. Libraries log warnings and errors only, whatever the level.
     """
+    import structlog
+
     minimum = logging.getLevelNamesMapping()[level.upper()]
     out: Any = LogStream(stream or _open_stderr())
     processors: list[Any] = [

@@ -18,7 +18,8 @@ from bridge.rules.route import route
 from bridge.store.accept_rejected import accept_rejected_request
 from bridge.store.activity import CountCache
 from bridge.store.audit_log import list_audit_entries, record_audit
-from bridge.store.connections import connection_statuses, pause, pause_of_all, probe_now, resume
+from bridge.store.connection_status import connection_statuses, pause_of_all
+from bridge.store.connections import pause, probe_now, resume
 from bridge.store.contact_history import contact_history
 from bridge.store.contact_report import ContactReport, report_contact
 from bridge.store.database import Database

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from bridge.clock import uptime
-from bridge.store.connections import connection_statuses
+from bridge.store.connection_status import connection_statuses
 from bridge.store.database import Database
 from bridge.store.pauses import ConnectionStatus
 from bridge.store.queries import QueueStats, queue_stats

@@ -94,13 +94,14 @@ def settings() -> Iterator[str]:
 
 def _variables(model: type[EnvironmentModel], prefix: str, limits: Limits | None = None) -> Iterator[str]:
     fields = model.ordered_fields() if issubclass(model, ConnectorSettings) else model.model_fields
+    descriptions = model.descriptions()
 
     def rows() -> Iterator[tuple[str, ...]]:
         for field, info in fields.items():
             default = "required" if info.is_required() else plain(info.default)
             if field in ConnectorSettings.model_fields:
                 default = plain(getattr(limits, field))
-            yield f"`{model.variable(prefix, field)}`", default, info.description or ""
+            yield f"`{model.variable(prefix, field)}`", default, descriptions.get(field, "")
 
     yield from table(("Variable", "Default", "Meaning"), rows())
 

@@ -18,7 +18,7 @@ from bridge.errors import ConfigError, StoreUnavailable
 from bridge.sandbox import RunningSandbox
 from bridge.settings import Settings
 from bridge.store import schema
-from bridge.store.connections import all_connections
+from bridge.store.connection_status import all_connections
 from bridge.worker.account import Account
 from tests.acceptance.commands import DISABLED_RULE, RULES
 from tests.asgi_server import serving

@@ -19,7 +19,8 @@ from bridge.connector import (
     StatusUpdate,
 )
 from bridge.errors import AccountError, AuthenticationError
-from bridge.store.connections import all_connections, register_accounts, resume
+from bridge.store.connection_status import all_connections
+from bridge.store.connections import register_accounts, resume
 from bridge.store.database import Database
 from bridge.store.delivery_status import apply_callback
 from bridge.store.operator_actions import retry

@@ -20,7 +20,7 @@ from bridge.errors import ConfigError, StoreUnavailable
 from bridge.settings import Settings
 from bridge.store import migrate, sqlite_backup
 from bridge.store.audit_log import list_audit_entries
-from bridge.store.connections import pause_of_all
+from bridge.store.connection_status import pause_of_all
 from bridge.store.database import Database
 from bridge.store.operator_actions import cancel
 from bridge.store.pause_all import resume_all

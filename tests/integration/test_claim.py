@@ -22,7 +22,8 @@ from bridge.lifecycle import PauseCause
 from bridge.rules.model import Cap, MessagingPolicy, OncePer, Retry
 from bridge.rules.quiet_hours import ALL_DAY, NIGHT, QuietHours, QuietWindow, every_day
 from bridge.store.claim import LEASE
-from bridge.store.connections import all_connections, pause, pause_columns, resume
+from bridge.store.connection_status import all_connections
+from bridge.store.connections import pause, pause_columns, resume
 from bridge.store.contact_cache import StoredContactCache, cached_time_zones
 from bridge.store.crowded_keys import CrowdedKeys
 from bridge.store.database import Database

@@ -22,7 +22,8 @@ from bridge.ids import new_id
 from bridge.rules.model import Cap, MessagingPolicy, Rules
 from bridge.sandbox import RunningSandbox
 from bridge.store import schema
-from bridge.store.connections import all_connections, pause, resume
+from bridge.store.connection_status import all_connections
+from bridge.store.connections import pause, resume
 from bridge.store.database import Database
 from bridge.store.erase import erase
 from bridge.store.ingest import IncomingEvent, store_events

@@ -26,7 +26,8 @@ from bridge.errors import (
 from bridge.rules.counting import History
 from bridge.rules.model import PlannedDelivery, Routing, Rules
 from bridge.sandbox import RunningSandbox, start_sandbox
-from bridge.store.connections import all_connections, pause, resume
+from bridge.store.connection_status import all_connections
+from bridge.store.connections import pause, resume
 from bridge.store.database import Database
 from bridge.store.erase import erase
 from bridge.store.operator_actions import cancel

@@ -21,7 +21,8 @@ from bridge.errors import (
 from bridge.events import Event
 from bridge.lifecycle import PauseCause
 from bridge.rules.model import PlannedDelivery
-from bridge.store.connections import all_connections, pause_columns
+from bridge.store.connection_status import all_connections
+from bridge.store.connections import pause_columns
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.delivery_list import list_deliveries
 from bridge.store.delivery_status import apply_callback

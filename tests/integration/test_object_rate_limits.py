@@ -11,7 +11,7 @@ import requests
 
 from bridge.connector import failure_from_exception
 from bridge.errors import AuthenticationError, PermanentError, RateLimited
-from bridge.store.connections import connection_statuses
+from bridge.store.connection_status import connection_statuses
 from bridge.store.database import Database
 from bridge.store.results import SAME_RECORD
 from tests.integration.engine import Engine

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from bridge.connector import Limits
-from bridge.store.connections import connection_statuses
+from bridge.store.connection_status import connection_statuses
 from bridge.store.database import Database
 from bridge.telemetry.metrics import Metrics
 from bridge.worker import account_threads, maintenance, running_calls

@@ -12,7 +12,8 @@ from sqlalchemy import select
 
 from bridge.errors import AuthenticationError, OutcomeUnknown, PermanentError, RateLimited, TransientError
 from bridge.store import schema
-from bridge.store.connections import connection_statuses, pause, register_accounts, resume
+from bridge.store.connection_status import connection_statuses
+from bridge.store.connections import pause, register_accounts, resume
 from bridge.store.database import Database
 from bridge.store.delivery_list import list_deliveries
 from bridge.store.pause_all import pause_all, resume_all

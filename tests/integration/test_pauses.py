@@ -17,15 +17,8 @@ from bridge.errors import AuthenticationError, RateLimited
 from bridge.lifecycle import PauseCause, StopScope
 from bridge.rules.model import PlannedDelivery
 from bridge.store.audit_log import list_audit_entries
-from bridge.store.connections import (
-    all_connections,
-    connection_statuses,
-    lock_connection,
-    pause,
-    pause_columns,
-    register_accounts,
-    resume,
-)
+from bridge.store.connection_status import all_connections, connection_statuses
+from bridge.store.connections import lock_connection, pause, pause_columns, register_accounts, resume
 from bridge.store.database import Database
 from bridge.store.follow_ups import follow_up_alert_groups, follow_up_pauses
 from bridge.store.migrate import upgrade

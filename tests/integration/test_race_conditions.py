@@ -39,7 +39,7 @@ from bridge.store import routing, schema
 from bridge.store.bulk import bulk_insert, bulk_update
 from bridge.store.claim import LEASE
 from bridge.store.claim import claim as claim_now
-from bridge.store.connections import all_connections
+from bridge.store.connection_status import all_connections
 from bridge.store.database import Database
 from bridge.store.erase import erase
 from bridge.store.migrate import upgrade

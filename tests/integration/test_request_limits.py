@@ -19,7 +19,7 @@ from bridge.dryrun.engine import temporary_database
 from bridge.errors import ConfigError
 from bridge.store import schema
 from bridge.store.claim import Capacity, claim
-from bridge.store.connections import all_connections
+from bridge.store.connection_status import all_connections
 from bridge.store.database import Database
 from bridge.store.request_budget import take_requests
 from bridge.store.results import record_results

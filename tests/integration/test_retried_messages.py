@@ -12,7 +12,8 @@ from bridge.connector import MessageStatus, StatusUpdate
 from bridge.errors import AccountError, OutcomeUnknown, RateLimited
 from bridge.events import Event
 from bridge.rules.model import PlannedDelivery
-from bridge.store.connections import all_connections, resume
+from bridge.store.connection_status import all_connections
+from bridge.store.connections import resume
 from bridge.store.database import Database
 from bridge.store.delivery_status import UnmatchedStatus, apply_callback
 from bridge.store.follow_ups import follow_up_deliveries

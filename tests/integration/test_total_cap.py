@@ -14,7 +14,8 @@ from bridge.errors import OutcomeUnknown, PermanentError, RateLimited, Transient
 from bridge.events import Event
 from bridge.rules.model import Cap, MessagingPolicy, PlannedDelivery
 from bridge.store.claim import Capacity, claim
-from bridge.store.connections import all_connections, pause, resume
+from bridge.store.connection_status import all_connections
+from bridge.store.connections import pause, resume
 from bridge.store.database import Database
 from bridge.store.follow_ups import follow_up_pauses
 from bridge.store.policy_inputs import PolicyConfig, inputs_for_planned

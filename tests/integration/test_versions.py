@@ -11,7 +11,8 @@ from pydantic import ConfigDict
 from bridge.errors import OutcomeUnknown, TransientError
 from bridge.lifecycle import PauseCause
 from bridge.store import policy_inputs
-from bridge.store.connections import all_connections, pause_columns
+from bridge.store.connection_status import all_connections
+from bridge.store.connections import pause_columns
 from bridge.store.database import Database
 from bridge.store.schema import connections
 from bridge.store.unclaimed import explain_unclaimed

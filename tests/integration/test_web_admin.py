@@ -22,7 +22,7 @@ from bridge.clock import Clock
 from bridge.errors import Refused
 from bridge.secret_settings import AccessToken
 from bridge.store.audit_log import list_audit_entries
-from bridge.store.connections import connection_statuses
+from bridge.store.connection_status import connection_statuses
 from bridge.store.sessions import end_sessions, list_sessions
 from bridge.web.access import Access, TokenTable, required_access
 from bridge.web.admin import COOKIE, HTTPS_COOKIE

@@ -11,7 +11,8 @@ import pytest
 
 from bridge.clock import Clock
 from bridge.store.audit_log import list_audit_entries
-from bridge.store.connections import connection_statuses, pause
+from bridge.store.connection_status import connection_statuses
+from bridge.store.connections import pause
 from bridge.web.accounts import AccountInfo, CheckResult, Setting
 from tests.integration.dashboard_site import READ_TOKEN, Site, running_site
 from tests.integration.test_dashboard import get_page

@@ -13,7 +13,8 @@ from bridge.clock import Clock
 from bridge.connector.discovery import Registry
 from bridge.rules.load import load_or_raise
 from bridge.store.audit_log import list_audit_entries
-from bridge.store.connections import pause_of_all, register_accounts
+from bridge.store.connection_status import pause_of_all
+from bridge.store.connections import register_accounts
 from bridge.store.delivery_list import list_deliveries
 from bridge.store.pause_all import current_stop
 from tests.integration.dashboard_site import READ_TOKEN, RULES, Site, running_site

@@ -76,12 +76,13 @@ def test_version_loads_neither_options_nor_database(tmp_path: Path) -> None:
     assert len([name for name in modules if name.startswith("bridge.")]) <= 3
 
 
-def test_list_of_events_loads_neither_connectors_nor_migrations(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["events", "deliveries"])
+def test_lists_load_neither_connectors_nor_rules_nor_migrations(tmp_path: Path, command: str) -> None:
     url = f"sqlite:///{tmp_path}/bridge.db"
     database = Database(url)
     upgrade(database)
     database.close()
-    modules = loaded_by(tmp_path, "events")
+    modules = loaded_by(tmp_path, command)
     assert set(STORE) <= set(modules)
     unused = (
         *HTTP,
@@ -90,6 +91,10 @@ def test_list_of_events_loads_neither_connectors_nor_migrations(tmp_path: Path) 
         "email_validator",
         "starlette",
         "cryptography",
+        "structlog",
+        "bridge.attribute_docstrings",
         "bridge.connector.exports",
+        "bridge.policy",
+        "bridge.rules.model",
     )
     assert [name for name in unused if name in modules] == []
