@@ -61,8 +61,8 @@ events = Table(
            info=doc("The evaluation of every rule, as JSON, of events that were routed before there was "
                     "`packed_trace`.")),
     Column("packed_trace", SealedBytes,
-           info=doc("The evaluation of the rules for this type of event, as compressed JSON. Null once pruned or "
-                    "erased.")),
+           info=doc("The evaluation of the rules for this type of event, as JSON, compressed if it is long. Null once "
+                    "pruned or erased.")),
     Index("events_unrouted", "received_at", sqlite_where=text("routed_at IS NULL"),
           postgresql_where=text("routed_at IS NULL")),
     # On PostgreSQL, the indexes with text_pattern_ops find prefixes as well, whatever the collation.
