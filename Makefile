@@ -3,7 +3,7 @@
 # sandbox's packages nor the development packages.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-faults check audit sbom docs bench bench-peers lock clean
+.PHONY: help demo serve test test-faults check audit sbom docs bench bench-growth bench-peers lock clean
 
 # The first Python found that is 3.11 or newer. `make PYTHON=/path/to/python demo` selects another one.
 PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -29,6 +29,7 @@ help:
 	@echo "make sbom         write the packages of the image to build/sbom.json (CycloneDX)"
 	@echo "make docs         generate docs/reference from the code"
 	@echo "make bench        run the benchmarks against baselines measured in the same run"
+	@echo "make bench-growth measure with 100,000 and 1,000,000 stored events against 5,000"
 	@echo "make bench-peers  measure the bridge next to Redis, arq, Procrastinate and DBOS"
 	@echo "make lock         update requirements.lock and requirements-dev.lock (UPGRADE=--upgrade: to the newest versions)"
 	@echo "make clean        remove .venv, build files and caches"
@@ -79,6 +80,9 @@ docs: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m bench
+
+bench-growth: $(READY)
+	@$(BIN)/python -m bench --growth
 
 bench-peers: $(READY)
 	@test -x build/peers/bin/python || (python3 -m venv build/peers && build/peers/bin/pip install --quiet -r bench/peers/requirements.txt)

@@ -1,8 +1,9 @@
-"""Run the benchmarks and compare their ratios with the targets; exit with status 1 if one is missed.
+"""Run the benchmarks and compare their ratios with the targets.
 
 Every speed is a ratio to a baseline measured in the same run on the same machine: a server that only checks the HMAC,
-one-row transactions of the same database, plain threads over the same SDK. Absolute numbers are for scale only. Figures
-without a baseline are advisory and never fail the run, except for the kills.
+one-row transactions of the same database, plain threads over the same SDK, one worker, a database with few events.
+Absolute numbers are for scale only. A missed target is shown. The exit status is 1 if a figure is below its floor,
+which is what worked before, or if a kill lost, doubled or left something for review.
 """
 
 from __future__ import annotations
@@ -11,16 +12,25 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
-from bench.databases import Postgres, Sqlite
+from bench.claims import claims
+from bench.databases import Engine, Postgres, Sqlite
 from bench.footprint import footprint
+from bench.growth import growth
 from bench.load import CONNECTIONS, load_generator
 from bench.providers import first_request, through_sdk
 from bench.rows import Row, Size, kills, throughput
+from bench.scale_out import scale_out
 from bench.servers import baseline_server, postgres
+
+GROWTH: Final = (100_000, 1_000_000)
+"""Stored events, unless the command line says otherwise."""
+WAITING: Final = 100_000
+"""Deliveries that wait for tomorrow, or fewer if no more events are stored."""
 
 
 def main() -> int:
@@ -29,7 +39,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=4.0, help="seconds of each load run")
     parser.add_argument("--runs", type=int, default=3, help="load runs per figure; the median counts")
     parser.add_argument("--kills", type=int, default=50, help="kills per database; 0 for none")
-    parser.add_argument("--only", choices=["sqlite", "postgres"])
+    parser.add_argument("--only", choices=["sqlite", "postgres"], help="only this database")
+    parser.add_argument(
+        "--growth", type=int, nargs="*", metavar="N",
+        help="instead, measure with N stored events against 5,000, and claims among many that wait; "
+        "100,000 and 1,000,000 if no N is given",
+    )  # fmt: skip
     args = parser.parse_args()
     size = Size(args.seconds, args.runs, args.kills)
     rows: list[Row] = []
@@ -40,17 +55,29 @@ def main() -> int:
     ):
         folder = Path(temporary)
         for name, engine in (("sqlite", Sqlite(folder)), ("postgres", Postgres(server))):
-            if args.only in (None, name):
-                rows += throughput(engine, baseline, folder, size)
-                rows.append(through_sdk(engine, folder))
-                rows.append(first_request(engine, folder))
-                if name == "postgres":
-                    rows.append(first_request(engine, folder, separate_worker=True))
-                rows += footprint(engine, folder)
-                if size.kills:
-                    rows.append(kills(engine, folder, size))
+            if args.only not in (None, name):
+                continue
+            if args.growth is None:
+                rows += _figures(engine, baseline, folder, size)
+            else:
+                sizes = args.growth or GROWTH
+                rows += growth(engine, baseline, folder, sizes, size)
+                rows += claims(engine, min(WAITING, max(sizes)), size.runs)
     _print(rows)
     return 0 if all(row.passed or row.advisory for row in rows) else 1
+
+
+def _figures(engine: Engine, baseline: str, folder: Path, size: Size) -> list[Row]:
+    rows = throughput(engine, baseline, folder, size)
+    rows.append(through_sdk(engine, folder))
+    rows.append(first_request(engine, folder))
+    if engine.name == "PostgreSQL":
+        rows.append(first_request(engine, folder, separate_worker=True))
+        rows += scale_out(engine, folder)
+    rows += footprint(engine, folder)
+    if size.kills:
+        rows.append(kills(engine, folder, size))
+    return rows
 
 
 def _print(rows: list[Row]) -> None:
@@ -60,7 +87,7 @@ def _print(rows: list[Row]) -> None:
     for column in ("figure", "bridge", "baseline", "ratio", "target", ""):
         table.add_column(column, justify="left" if column == "figure" else "right")
     for row in rows:
-        status = "[green]ok[/]" if row.passed else "[yellow]above[/]" if row.advisory else "[red]missed[/]"
+        status = "[green]met[/]" if row.passed else "[yellow]missed[/]" if row.advisory else "[red]too low[/]"
         table.add_row(row.label, row.value, row.baseline, row.ratio, row.target, status)
     Console(width=None if sys.stdout.isatty() else 130).print(table)
 

@@ -111,6 +111,18 @@ class BridgeDatabase:
         with self._connected() as conn:
             return [tuple(row) for row in conn.execute(query)]
 
+    def table(self, name: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Return the columns and all rows of a table."""
+        with self._connected() as conn:
+            cursor = conn.execute(f"SELECT * FROM {name}")
+            return [column[0] for column in cursor.description], [tuple(row) for row in cursor]
+
+    def size(self) -> int:
+        """Return the bytes on disk, without the write-ahead log."""
+        if self._url.startswith("sqlite"):
+            return Path(self._url.removeprefix("sqlite:///")).stat().st_size
+        return int(self.row("SELECT pg_database_size(current_database())")[0])
+
     def change(self, statement: str) -> None:
         """Run one statement in its own transaction."""
         with self._connected() as conn:
@@ -130,10 +142,12 @@ class BridgeDatabase:
         return int(self.row("SELECT count(*) FROM events")[0])
 
     def wait_until_final(self) -> None:
-        """Wait until every event is routed and no delivery is pending, running or retrying."""
+        """Wait until every event is routed and no delivery is running, pending or retrying within the hour."""
+        soon = int((time.time() + 3600) * 1e6)
         unfinished = (
             "SELECT (SELECT count(*) FROM events WHERE routed_at IS NULL)"
-            " + (SELECT count(*) FROM deliveries WHERE state IN ('pending', 'running', 'retrying'))"
+            " + (SELECT count(*) FROM deliveries WHERE state = 'running')"
+            f" + (SELECT count(*) FROM deliveries WHERE state IN ('pending', 'retrying') AND run_at < {soon})"
         )
         end = time.perf_counter() + 300
         while self.row(unfinished)[0]:

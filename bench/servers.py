@@ -22,11 +22,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from bench.databases import BridgeDatabase
+
 SECRET, ADMIN_TOKEN = "whsec_of_the_benchmarks", "bench-admin-token-0000"
 
 RULES = """
 version: 1
-messaging: {quiet_hours: none}
+messaging: {quiet_hours: none, caps: {total: {sms: 99999 per 1h}}}
 rules:
   - name: do-nothing
     when: call.completed
@@ -35,27 +37,88 @@ rules:
     do:
       - use: idle.do_nothing
         with: {note: "{{ contact.first_name | default('someone') }} called"}
+  - name: outbound-calls
+    when: call.completed
+    where: {event.direction: outbound}
+    do: [{use: idle.do_nothing, with: {note: "called {{ contact.phone | default('someone') }}"}}]
+  - name: long-calls
+    when: call.completed
+    if: event.duration > 3600
+    do: [{use: idle.do_nothing, with: {note: a long call}}]
+  - name: segment
+    when: call.completed
+    where: {event.metadata.segment: vip}
+    do: [{use: idle.do_nothing, with: {note: "{{ event.summary | default('no summary') }}"}}]
+  - name: call-later
+    when: call.busy
+    where: {event.metadata.later: {exists: true}}
+    do: [{use: idle.do_nothing, delay: 1d, with: {note: call again}}]
+  - name: no-answer
+    when: call.no-answer
+    do: [{use: idle.do_nothing, with: {note: no answer}}]
+  - name: failed-calls
+    when: call.failed
+    do: [{use: idle.reject, with: {note: a failed call}}]
+  - name: chats
+    when: chat.completed
+    do: [{use: idle.send_text, with: {body: Thank you for the chat.}}]
+  - name: abandoned-chats
+    when: chat.abandoned
+    do: [{use: idle.do_nothing, delay: 1d, cancel_on: chat.completed, with: {note: ask again}}]
+  - name: resolved-chats
+    when: chat.resolved
+    if: event.metadata.segment == 'vip'
+    do: [{use: idle.do_nothing, with: {note: resolved}}]
 """
+"""Ten rules. One of them fires for the events of `bench.load`; the others make what `bench.stored_events` stores."""
 
 CONNECTOR = '''
-"""A provider that takes no time, so that only the bridge is measured."""
+"""A provider that takes no time, so that only the bridge is measured, or 50 ms, so that only the provider is."""
 
 import time
 
-from bridge.connector import Connector, ConnectorSettings, Context, Limits, Params, Success, param, per_event
+from bridge.connector import Connector, ConnectorSettings, Context, Limits, Params, Success, param
+from bridge.connector import per_event, per_message
+from bridge.errors import PermanentError
 
 connector = Connector("idle", settings=ConnectorSettings, limits=Limits(concurrency=16))
 
 
 class NoteParams(Params):
-    """Params of the no-op action."""
+    """Params of the actions that contact nobody."""
 
     note: str = param(..., "Any text.", example="hello")
+
+
+class TextParams(Params):
+    """Params of a text message."""
+
+    to: str = param("{{ contact.phone }}", "Recipient.", example="+12125550123")
+    body: str = param(..., "Any text.", example="hello")
 
 
 @connector.action(idempotency=per_event, idempotent=True)
 def do_nothing(client: object, params: NoteParams, context: Context) -> Success:
     """Return immediately, with the current time in microseconds as the external ID."""
+    return Success(id=str(time.time_ns() // 1000))
+
+
+@connector.action(idempotency=per_event, idempotent=True)
+def wait(client: object, params: NoteParams, context: Context) -> Success:
+    """Return after 50 ms."""
+    time.sleep(0.05)
+    return Success()
+
+
+@connector.action(idempotency=per_event, idempotent=True)
+def reject(client: object, params: NoteParams, context: Context) -> Success:
+    """Fail, as for a request that the provider rejects."""
+    raise PermanentError("rejected")
+
+
+@connector.action(idempotency=per_message, channel="sms", idempotent=True)
+def send_text(client: object, params: TextParams, context: Context) -> Success:
+    """Return immediately, as for a text message."""
     return Success(id=str(time.time_ns() // 1000))
 '''
 
@@ -113,19 +176,33 @@ def bridge_server(
 
 
 @contextmanager
-def bridge_worker(folder: Path, database_url: str, enabled: bool) -> Iterator[None]:
-    """Run `bridge worker` next to a server without a worker, if enabled."""
-    if not enabled:
-        yield
-        return
-    environ = {**os.environ, **bridge_environment(folder, database_url, RULES)}
-    with (folder / "worker-log").open("wb") as output:
-        process = subprocess.Popen([BRIDGE, "worker"], env=environ, stdout=output, stderr=subprocess.STDOUT)
+def bridge_workers(folder: Path, database_url: str, number: int, rules: str = RULES) -> Iterator[None]:
+    """Run this many `bridge worker` next to a server without a worker."""
+    environ = {**os.environ, **bridge_environment(folder, database_url, rules)}
+    processes = []
     try:
-        time.sleep(3)
+        with (folder / "worker-log").open("wb") as output:
+            for _ in range(number):
+                command = [BRIDGE, "worker"]
+                processes.append(
+                    subprocess.Popen(command, env=environ, stdout=output, stderr=subprocess.STDOUT)
+                )
+        _wait_for_heartbeats(database_url, number)
         yield
     finally:
-        _stop(process)
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process in processes:
+            _wait_for_exit(process)
+
+
+def _wait_for_heartbeats(database_url: str, number: int) -> None:
+    database = BridgeDatabase(database_url)
+    for _ in range(300):
+        if database.row("SELECT count(*) FROM workers")[0] >= number:
+            return
+        time.sleep(0.1)
+    raise SystemExit(f"{number} workers did not start within 30 s")
 
 
 def post(heppu: httpx.Client, line: str) -> None:
@@ -180,6 +257,10 @@ def _process(
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
+    _wait_for_exit(process)
+
+
+def _wait_for_exit(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(30)
     except subprocess.TimeoutExpired:
