@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import islice
+from typing import Final
 
 from bridge.dryrun.explain import PlannedOutcome, explain
 from bridge.events import Event
 from bridge.policy import PolicyInputs
 from bridge.policy.effects import Effects
 from bridge.rules.counting import History
-from bridge.rules.model import PlannedDelivery, Rules
+from bridge.rules.model import PlannedDelivery, Routing, Rules
+from bridge.rules.route import route
+
+_BATCH: Final = 50
+"""Events whose policy inputs are loaded together."""
 
 
 @dataclass
@@ -51,28 +57,42 @@ def effects_of_replay(
     rules: Rules,
     now: datetime,
     *,
-    load_inputs: Callable[[PlannedDelivery, Event], PolicyInputs],
+    load_inputs: Callable[[Sequence[tuple[PlannedDelivery, Event]]], Iterable[PolicyInputs]],
     history: History,
     allowlist: Collection[str] = (),
     force: bool = False,
 ) -> Effects:
     """Return what routing these events once more with `rules` would do, by the policy that the service applies.
 
-    With `force`, completed actions are repeated.
+    With `force`, completed actions are repeated. `load_inputs` is called for the deliveries of `_BATCH` events at once.
     """
     earlier = _Earlier()
     outcomes: list[PlannedOutcome] = []
     repeated: set[str] = set()
     event_count = 0
-    for event in events:
 
-        def load(planned: PlannedDelivery, event: Event = event) -> PolicyInputs:
-            inputs = earlier.add_to(load_inputs(planned, event), planned, event)
+    def routed() -> Iterator[tuple[Event, Routing, Iterator[PolicyInputs]]]:
+        remaining = iter(events)
+        while batch := [(event, route(event, rules, now, history)) for event in islice(remaining, _BATCH)]:
+            inputs = iter(
+                load_inputs([(item, event) for event, routing in batch for item in routing.planned])
+            )
+            for event, routing in batch:
+                yield event, routing, islice(inputs, len(routing.planned))
+
+    for event, routing, loaded in routed():
+
+        def load(
+            planned: PlannedDelivery, event: Event = event, loaded: Iterator[PolicyInputs] = loaded
+        ) -> PolicyInputs:
+            inputs = earlier.add_to(next(loaded), planned, event)
             if force and inputs.idempotency_record is not None:
                 repeated.add(planned.idempotency_key)
             return replace(inputs, idempotency_record=None) if force else inputs
 
-        explanation = explain(event, rules, now, load_inputs=load, history=history, allowlist=allowlist)
+        explanation = explain(
+            event, rules, now, load_inputs=load, history=history, allowlist=allowlist, routing=routing
+        )
         outcomes += explanation.deliveries
         event_count += bool(explanation.deliveries)
         for item in explanation.deliveries:

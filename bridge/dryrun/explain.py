@@ -28,7 +28,7 @@ from bridge.policy.idempotency import describe_duplicate
 from bridge.policy.local_time import local_time
 from bridge.policy.zones import zones_of
 from bridge.rules.counting import History, no_history
-from bridge.rules.model import PlannedDelivery, Rules
+from bridge.rules.model import PlannedDelivery, Routing, Rules
 from bridge.rules.route import route
 from bridge.rules.trace import Trace
 from bridge.rules.unmet import unmet_conditions
@@ -133,13 +133,16 @@ def explain(
     load_inputs: PolicyInputsLoader | None = None,
     history: History = no_history,
     allowlist: Collection[str] = (),
+    routing: Routing | None = None,
 ) -> Explanation:
     """Explain what would happen if `event` were routed at `now`, without doing it.
+
+    `routing` is what `route` returns for it, if that is known.
 
     Without `load_inputs` and `history`, there is no database: the policy inputs are empty, and the event is the
     contact's only one. No CRM is asked for opt-out flags.
     """
-    routing = route(event, rules, now, history)
+    routing = routing or route(event, rules, now, history)
     without_database = PolicyInputs(crms_to_ask=tuple(rules.messaging.crm_opt_outs))
     inputs = [load_inputs(planned) if load_inputs else without_database for planned in routing.planned]
 

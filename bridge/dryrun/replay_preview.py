@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
+from sqlalchemy import select
+
 from bridge.dryrun.effects import effects_of_replay
 from bridge.events import Event
 from bridge.policy.effects import Effects
+from bridge.store import schema
 from bridge.store.contact_history import contact_history
 from bridge.store.database import Database
+from bridge.store.event_rows import event_from_row
 from bridge.store.opt_outs import AddressHasher
-from bridge.store.policy_inputs import inputs_for_planned
-from bridge.store.queries import NotFound, stored_event
+from bridge.store.policy_inputs import inputs_for_all
 from bridge.store.replay import ReplayOrder, SelectedEvents
 
 PREVIEW_LIMIT: Final = 500
 """Events whose effects are computed before a replay is confirmed; those of more take too long."""
+_READ_AT_A_TIME: Final = 50
 
 
 @dataclass(frozen=True)
@@ -96,9 +99,7 @@ def _effects(
             _stored(database, event_ids),
             rules,
             database.clock.now(),
-            load_inputs=lambda planned, event: inputs_for_planned(
-                database, planned, event, rules.messaging, hash_address
-            ),
+            load_inputs=lambda planned: inputs_for_all(database, planned, rules.messaging, hash_address),
             history=history,
             allowlist=allowlist,
             force=order.force,
@@ -106,7 +107,13 @@ def _effects(
 
 
 def _stored(database: Database, event_ids: Sequence[str]) -> Iterator[Event]:
-    """Return the events that are stored; `replay` reports the others."""
-    for event_id in event_ids:
-        with suppress(NotFound):
-            yield stored_event(database, event_id)
+    """Return the events whose bodies are stored, in this order; `replay` reports the others."""
+    table = schema.events
+    for start in range(0, len(event_ids), _READ_AT_A_TIME):
+        part = event_ids[start : start + _READ_AT_A_TIME]
+        stored = select(table).where(table.c.id.in_(part), table.c.body.is_not(None))
+        with database.read() as conn:
+            rows = {row.id: row for row in conn.execute(stored)}
+        for event_id in part:
+            if event_id in rows:
+                yield event_from_row(rows[event_id], database.default_country)

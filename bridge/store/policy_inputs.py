@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, func, select, union
@@ -149,16 +149,31 @@ def inputs_for_planned(
     hash_address: AddressHasher | None = None,
 ) -> PolicyInputs:
     """Load the policy inputs of a delivery that is only planned, for `bridge explain`."""
+    return inputs_for_all(database, [(planned, event)], messaging, hash_address)[0]
+
+
+def inputs_for_all(
+    database: Database,
+    planned: Sequence[tuple[PlannedDelivery, Event]],
+    messaging: MessagingPolicy,
+    hash_address: AddressHasher | None = None,
+) -> list[PolicyInputs]:
+    """Load the policy inputs of deliveries that are only planned, as if each were the only one."""
+    if not planned:
+        return []
     with database.read() as conn:
         now = database.now(conn)
-        delivery = Delivery.not_stored(delivery_row(planned, event, "", now))
-        data = load_policy_data(
-            database, conn, [delivery], {delivery.id: event}, messaging, now, hash_address
-        )
-        data.message_totals = stored_message_counts(conn, planned.connection).totals(
-            messaging.total_caps, now
-        )
-        return _inputs(delivery, event, data)
+        deliveries = [Delivery.not_stored(delivery_row(item, event, "", now)) for item, event in planned]
+        events = {item.id: event for item, (_, event) in zip(deliveries, planned, strict=True)}
+        data = load_policy_data(database, conn, deliveries, events, messaging, now, hash_address)
+        totals = {
+            connection: stored_message_counts(conn, connection).totals(messaging.total_caps, now)
+            for connection in {item.connection for item in deliveries}
+        }
+        return [
+            _inputs(item, events[item.id], replace(data, message_totals=totals[item.connection]))
+            for item in deliveries
+        ]
 
 
 def _messages(

@@ -31,7 +31,7 @@ def effects(*hours_ago: float, step: str = "", inputs: PolicyInputs | None = Non
     ]
     return effects_of_replay(
         events, rules_of(RULES % step), NOW,
-        load_inputs=lambda planned, event: inputs or PolicyInputs(), history=no_history, **options,
+        load_inputs=lambda planned: [inputs or PolicyInputs()] * len(planned), history=no_history, **options,
     )  # fmt: skip
 
 
