@@ -1,6 +1,6 @@
 """Connection stats: the number and duration of the attempts per connection, in periods of five minutes.
 
-They are added up in the transaction that records the results, under the lock on the connection.
+They are added up in the transaction that records the results.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def period_start(instant: datetime, period: timedelta = PERIOD) -> datetime:
 
 
 def count_attempts(conn: Connection, attempts: Sequence[FinishedAttempt], now: datetime) -> None:
-    """Add finished attempts to the current period of their connections, whose rows are locked."""
+    """Add finished attempts to the current period of their connections. Their rows are locked in one order."""
     rows: dict[str, dict[str, object]] = {}
     started_at = period_start(now)
     for item in attempts:
@@ -51,7 +51,7 @@ def count_attempts(conn: Connection, attempts: Sequence[FinishedAttempt], now: d
         row[_column(item.failure)] += 1  # type: ignore[operator]
         row["milliseconds"] += max(0, (now - item.started_at) // timedelta(milliseconds=1))  # type: ignore[operator]
     if rows:
-        bulk_insert(conn, schema.connection_stats, list(rows.values()), _ADD)
+        bulk_insert(conn, schema.connection_stats, [rows[name] for name in sorted(rows)], _ADD)
 
 
 def _column(failure: DeliveryError | None) -> str:

@@ -8,7 +8,7 @@ A pause is an instant in the row, so waiting deliveries hold no thread. `pause_c
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
@@ -31,6 +31,7 @@ from bridge.lifecycle import PauseCause, StopScope
 from bridge.policy import MessageCounts
 from bridge.store import schema
 from bridge.store.audit_log import record_audit
+from bridge.store.bulk import json_values, select_in
 from bridge.store.database import Database
 from bridge.store.pause_history import end_pause, record_pause_change
 from bridge.store.pauses import ALL_CONNECTIONS, INDEFINITELY, Pause
@@ -104,7 +105,12 @@ CONNECTION_COLUMNS = (*(_TABLE.c[field.name] for field in fields(ConnectionState
 """The columns of a `ConnectionState`, in the order of its fields."""
 _IS_CONNECTION = _TABLE.c.name == bindparam("connection")
 _LOCK = select(*CONNECTION_COLUMNS).where(_IS_CONNECTION).with_for_update()
-"""Built once, because every claim uses it."""
+_CHANGED_BY_SUCCESS = select_in(
+    _TABLE.c.name,
+    [_TABLE.c.name],
+    "(pause_cause = 'circuit_open' OR failures > 0 OR consecutive_rate_limits > 0)",
+)
+"""Built once, because every claim and every batch of results use them."""
 
 
 def register_accounts(database: Database, fingerprints: Mapping[str, str]) -> None:
@@ -161,6 +167,16 @@ def lock_connection(database: Database, conn: Connection, name: str) -> Connecti
         conn.execute(database.insert_new(_TABLE), [initial])
         row = conn.execute(_LOCK, {"connection": name}).one()
     return ConnectionState.from_row(row)
+
+
+def changed_by_success(conn: Connection, names: Collection[str]) -> set[str]:
+    """Return those of these connections that a success changes: failures are counted, or the circuit breaker is open.
+
+    Their rows are not locked. A failure that another worker records at the same time counts as one after the success.
+    """
+    if not names:
+        return set()
+    return set(conn.execute(_CHANGED_BY_SUCCESS[conn.dialect.name], json_values(names)).scalars())
 
 
 def record_outcomes(

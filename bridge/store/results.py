@@ -7,7 +7,7 @@ delivery again, the attempt is recorded for operators to see, and nothing else c
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -24,7 +24,14 @@ from bridge.store.action_steps import deliveries_with_steps
 from bridge.store.bulk import bulk_update, json_values, select_in
 from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.connection_stats import FinishedAttempt, count_attempts
-from bridge.store.connections import limits_object, log_state_change, record_outcomes, take_back_messages
+from bridge.store.connections import (
+    changed_by_success,
+    limits_object,
+    lock_connection,
+    log_state_change,
+    record_outcomes,
+    take_back_messages,
+)
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.deliveries import DELIVERY_COLUMNS, DELIVERY_STATES, Delivery
 from bridge.store.opt_outs import OptOutChange, save_opt_outs
@@ -115,20 +122,16 @@ def record_results(
         for item in results:
             if item.affects_connection:
                 by_connection[item.delivery.connection].append(item.failure)
-        # Locked before the deliveries, as `claim` does.
-        changed_columns = {
-            name: record_outcomes(database, conn, name, by_connection[name], now, fingerprint_of)
-            for name in sorted(by_connection)
-        }
-        count_attempts(
-            conn,
-            [
-                FinishedAttempt(item.delivery.connection, item.claimed.started_at, item.failure)
-                for item in results
-                if item.affects_connection
-            ],
-            now,
-        )
+        # Most successes change nothing there, and then the workers of one connection do not wait for each other.
+        changing = {item.delivery.connection for item in results if _changes_connection(item)}
+        changing |= changed_by_success(conn, by_connection.keys() - changing)
+        changed_columns: dict[str, Mapping[str, Any]] = {}
+        for name in sorted(changing):  # locked in one order, and before the deliveries, as `claim` does
+            if name in by_connection:
+                outcomes = by_connection[name]
+                changed_columns[name] = record_outcomes(database, conn, name, outcomes, now, fingerprint_of)
+            else:
+                lock_connection(database, conn, name)
         _settle_requests(conn, results)
         _record_quotas(conn, results, now)
         _take_back_unsent(database, conn, results)
@@ -172,12 +175,38 @@ def record_results(
         save_undeliverable(conn, problems, now)
         apply_transitions(database, conn, current, now)
         hold_back_same_keys(database, conn, [item for item in results if limits_object(item.failure)], now)
+        # Last, because the workers of one connection add to the same row and wait for each other's commit.
+        count_attempts(
+            conn,
+            [
+                FinishedAttempt(item.delivery.connection, item.claimed.started_at, item.failure)
+                for item in results
+                if item.affects_connection
+            ],
+            now,
+        )
         if any(columns.get("alert_due") for columns in changed_columns.values()):
             database.publish(conn, [EVENTS_TOPIC])
         database.publish(conn, {item.delivery.connection for item in results})
     for name, columns in changed_columns.items():
         log_state_change(name, columns)
     return outdated
+
+
+def _changes_connection(item: AttemptResult) -> bool:
+    """Return True if a result changes the row of its connection, whatever the state of the connection."""
+    return bool(
+        (item.affects_connection and item.failure is not None)
+        or item.extra_requests
+        or item.quota
+        or _unsent_channel(item)
+    )
+
+
+def _unsent_channel(item: AttemptResult) -> Channel | None:
+    """Return the channel of a message that caps counted and that certainly was not sent."""
+    is_unsent = item.delivery.kind == "send" and not item.transition.may_have_taken_effect
+    return item.delivery.capped_channel if is_unsent else None
 
 
 def _settle_requests(conn: Connection, results: Sequence[AttemptResult]) -> None:
@@ -209,10 +238,8 @@ def _take_back_unsent(database: Database, conn: Connection, results: Sequence[At
     """
     unsent: dict[str, list[tuple[Channel, datetime]]] = defaultdict(list)
     for item in results:
-        delivery = item.delivery
-        is_unsent = delivery.kind == "send" and not item.transition.may_have_taken_effect
-        if is_unsent and (channel := delivery.capped_channel) is not None:
-            unsent[delivery.connection].append((channel, item.claimed.started_at))
+        if (channel := _unsent_channel(item)) is not None:
+            unsent[item.delivery.connection].append((channel, item.claimed.started_at))
     for name, messages in sorted(unsent.items()):
         take_back_messages(database, conn, name, messages)
 

@@ -40,6 +40,7 @@ from bridge.store.bulk import bulk_insert, bulk_update
 from bridge.store.claim import LEASE
 from bridge.store.claim import claim as claim_now
 from bridge.store.connection_status import all_connections
+from bridge.store.connections import lock_connection
 from bridge.store.database import Database
 from bridge.store.erase import erase
 from bridge.store.migrate import upgrade
@@ -68,6 +69,40 @@ def failing(error: Exception) -> Any:
         raise error
 
     return fail
+
+
+# Results of several workers on one connection
+
+
+@pytest.mark.postgres
+def test_successes_are_recorded_while_another_worker_holds_the_connection(
+    postgres_url: str, clock: Clock
+) -> None:
+    engine = Engine(Database(postgres_url, clock))
+    delivery_id = engine.deliver("post")
+    [call] = engine.claim()
+    results = engine.attempt(call)
+    with engine.database.write() as conn:
+        lock_connection(engine.database, conn, "desk")
+        recorder = threading.Thread(target=record_results, args=(engine.database, results), daemon=True)
+        recorder.start()
+        recorder.join(10)
+        assert not recorder.is_alive()
+    assert engine.show(delivery_id)["state"] == "succeeded"
+    engine.database.close()
+
+
+def test_success_resets_what_failures_have_counted(engine: Engine) -> None:
+    engine.provider.before = failing(RateLimited("slow down"))
+    engine.deliver("post")
+    engine.step()
+    [limited] = all_connections(engine.database)
+    assert limited["consecutive_rate_limits"] == 1
+    engine.provider.before = None
+    engine.run_for(minutes=1)
+    [answered] = all_connections(engine.database)
+    assert (answered["consecutive_rate_limits"], answered["failures"]) == (0, 0)
+    assert engine.states() == {"succeeded": 1}
 
 
 # Retry by an operator
