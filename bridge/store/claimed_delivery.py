@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from bridge.events import Event
 from bridge.store.deliveries import Delivery
+
+DELIVERIES_PER_TRANSACTION: Final = 128
+"""How many calls one transaction claims, and how many results one records. Each transaction has a fixed cost; on
+SQLite, every writer waits for it."""
 
 
 @dataclass(frozen=True, slots=True)

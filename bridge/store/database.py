@@ -89,7 +89,7 @@ class Database:
 
     @property
     def batch_size(self) -> int:
-        """How many events or deliveries one transaction changes: fewer on SQLite, where every writer waits for it."""
+        """How many events one transaction routes: fewer on SQLite, where every writer waits for it."""
         return 64 if self.is_sqlite else 128
 
     def close(self) -> None:

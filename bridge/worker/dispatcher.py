@@ -7,6 +7,7 @@ from typing import Any
 
 from bridge.clock import uptime
 from bridge.store.claim import Capacity, claim
+from bridge.store.claimed_delivery import DELIVERIES_PER_TRANSACTION
 from bridge.store.database import Database
 from bridge.store.policy_inputs import PolicyConfig
 from bridge.worker.account import Account, Accounts
@@ -74,7 +75,7 @@ class Dispatcher(BackgroundThread):
         claimed_at = uptime()
         capacity = Capacity(
             account.name,
-            min(account.free_slots, self._database.batch_size),
+            min(account.free_slots, DELIVERIES_PER_TRANSACTION),
             lambda use: action.batch if (action := connector.find_action(use)) else 1,
             account.limits.per_second,
             max((action.batch for action in connector.actions.values()), default=1),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from bridge.errors import StoreUnavailable
+from bridge.store.claimed_delivery import DELIVERIES_PER_TRANSACTION
 from bridge.store.database import Database
 from bridge.store.results import AttemptResult, record_results
 from bridge.telemetry import buffered_logging, log, mask_address
@@ -37,6 +38,11 @@ class ResultWriter(BackgroundThread):
         self._in_flight.result_known(result.claimed for result in results)
         self._submitted.put(results)
 
+    def stop(self) -> None:
+        """Tell the thread to end once it has recorded what was submitted."""
+        super().stop()
+        self._submitted.put(())  # ends its wait
+
     def run(self) -> None:
         """Record results until the thread is stopped and none is left, or the database is away."""
         results: Sequence[AttemptResult] = ()
@@ -44,12 +50,12 @@ class ResultWriter(BackgroundThread):
             results = self.record(results or self.next_batch())
 
     def next_batch(self) -> list[AttemptResult]:
-        """Return the results that go into one transaction; none if there are none for a moment."""
+        """Wait for results, and return those that go into one transaction; after `stop` possibly none."""
         results: list[AttemptResult] = []
         with suppress(queue.Empty):
-            results += self._submitted.get(timeout=0.2)
+            results += self._submitted.get()
             self.stopping.wait(FLUSH_INTERVAL)
-            while len(results) < self._database.batch_size:
+            while len(results) < DELIVERIES_PER_TRANSACTION:
                 results += self._submitted.get_nowait()
         return results
 
