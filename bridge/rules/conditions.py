@@ -15,7 +15,7 @@ from bridge.json_values import describe_type
 from bridge.lazy import lazy
 from bridge.rules.contradictions import Requirement
 from bridge.rules.counting import describe_times
-from bridge.rules.lookup import UNREAD, TemplateContext, describe_absence, look_up, unreadable
+from bridge.rules.lookup import UNREAD, TemplateContext, describe_absence, look_up, show_fields, unreadable
 from bridge.rules.model import Condition
 from bridge.rules.operators import OPERATORS, PRESENCE_OPERATORS, is_filled
 from bridge.rules.presence import Paths, proven_by_all, proven_by_any
@@ -57,12 +57,10 @@ class Comparison:
         value, actual = look_up(context, self.path)
         matches: bool | None = None
         reason = ""
-        if value is None and self.operator in PRESENCE_OPERATORS:
-            reason = unreadable(context, self.path) or ""
-        if self.operator == "exists":
-            matches = (value is not None) is self.expected
-        elif self.operator == "filled":
-            matches = is_filled(value) is self.expected
+        if self.operator in PRESENCE_OPERATORS:
+            is_there = value is not None if self.operator == "exists" else is_filled(value)
+            matches = is_there is self.expected
+            reason = (unreadable(context, self.path) or "") if value is None else ""
         elif value is None:
             reason = describe_absence(context, self.path, actual)
         else:
@@ -145,16 +143,17 @@ class Expression:
         return f"{self.label} {self.template.source}"
 
     @lazy
-    def _fields(self) -> Sequence[tuple[str, tuple[str, ...]]]:
-        """The names of the fields whose values the trace shows, each with its path."""
-        return [(".".join(path), path) for path in sorted(self.template.paths)[:_MAX_VALUES]]
+    def _paths(self) -> tuple[tuple[str, ...], ...]:
+        """The fields whose values the trace shows."""
+        return tuple(sorted(self.template.paths)[:_MAX_VALUES])
 
     def _values(self, context: TemplateContext) -> str:
         """Return what decided: the events counted, and the values of the fields: `event.duration is 3`."""
-        fields = [f"{name} is {look_up(context, path)[1]}" for name, path in self._fields]
+        fields = show_fields(context, self._paths)
         if not self.template.counts:
-            return "; ".join(fields)
-        return "; ".join([*(describe_times(count.times(context)) for count in self.template.counts), *fields])
+            return fields
+        counts = [describe_times(count.times(context)) for count in self.template.counts]
+        return "; ".join([*counts, fields] if fields else counts)
 
     def requirements(self) -> Sequence[Requirement]:
         """Return the comparisons with constants that must all be true."""

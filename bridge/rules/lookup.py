@@ -19,6 +19,9 @@ TemplateContext = Mapping[str, Any]
 FIELD_CACHE = "field cache"
 """Context key of the fields that have been looked up. No template can name it, because it contains a space."""
 
+SHOWN_FIELDS = "shown fields"
+"""Context key of the texts of `show_fields`: many rules have the same fields in their `if`."""
+
 UNREADABLE = "unreadable names"
 """Context key of the names without a value because the event's value cannot be read: path -> reason."""
 
@@ -42,6 +45,16 @@ def look_up(context: TemplateContext, path: tuple[str, ...]) -> tuple[Any, str]:
     if entry[0] is None and (reason := unreadable(context, path)):
         context[UNREAD].add(reason)
     return entry
+
+
+def show_fields(context: TemplateContext, paths: tuple[tuple[str, ...], ...]) -> str:
+    """Return the values of several fields as a trace shows them: `event.duration is 3; event.outcome is missing`."""
+    cache: dict[tuple[tuple[str, ...], ...], str] = context[SHOWN_FIELDS]
+    text = cache.get(paths)
+    if text is None:
+        shown = [f"{'.'.join(path)} is {look_up(context, path)[1]}" for path in paths]
+        text = cache[paths] = "; ".join(shown)
+    return text
 
 
 def unreadable(context: TemplateContext, path: tuple[str, ...]) -> str | None:

@@ -18,8 +18,11 @@ Operator = Callable[[Any, Any], bool | None]
 
 def _for_types(compare: Callable[[Any, Any], bool], *types: str) -> Operator:
     """Return an operator for two values of the same type, which must be one of `types`."""
+    comparable = frozenset(kind for kind in (str, int, float, bool) if describe_type(kind()) in types)
 
     def run(actual: Any, expected: Any) -> bool | None:
+        if type(actual) is type(expected) and type(actual) in comparable:  # nearly always
+            return compare(actual, expected)
         kind = describe_type(actual)
         return compare(actual, expected) if kind in types and kind == describe_type(expected) else None
 

@@ -148,6 +148,8 @@ class Compiler:
         if path is not None:
             self.truth_tests.add(path)
         value = self.expression(node)
+        if isinstance(node, nodes.Compare | nodes.And | nodes.Or | nodes.Not):
+            return value  # always true or false
 
         def run(context: TemplateContext) -> bool:
             result = value(context)
@@ -268,13 +270,18 @@ class Compiler:
         for left, operand, right in zip(sides, node.ops, sides[1:], strict=False):
             self._note_comparison(left, operand.op, right)
         first = self.expression(node.expr)
-        rest = [(operand.op, self.expression(operand.expr)) for operand in node.ops]
+        rest = [
+            (template_runtime.comparison(operand.op), self.expression(operand.expr)) for operand in node.ops
+        ]
+        if len(rest) == 1:
+            [(compare, second)] = rest
+            return lambda context: compare(first(context), second(context))
 
         def run(context: TemplateContext) -> bool:
             left = first(context)
-            for name, expression in rest:
+            for compare, expression in rest:
                 right = expression(context)
-                if not template_runtime.compare(name, left, right):
+                if not compare(left, right):
                     return False
                 left = right
             return True

@@ -49,7 +49,7 @@ def lookup_path(path: tuple[str, ...]) -> Evaluator:
     """Return an evaluator of the field with a dotted name."""
 
     def run(context: TemplateContext) -> Any:
-        value, _ = look_up(context, path)
+        value = look_up(context, path)[0]
         if value is None:
             raise MissingValue(describe_absence(context, path, "missing"))
         return value
@@ -187,10 +187,15 @@ def arithmetic(run: Callable[[Any, Any], Any], sign: str, left: Any, right: Any)
     return result
 
 
-def compare(name: str, left: Any, right: Any) -> bool:
-    """Return the result of an operator, by Jinja's name. Raise RenderError if it does not apply to the values."""
-    result = EXPRESSION_OPERATORS[name](left, right)
-    if result is None:
-        verb, word = ("look for", "in") if name in ("in", "notin") else ("compare", "with")
-        raise RenderError(f"cannot {verb} {describe_type(left)} {word} {describe_type(right)}")
-    return result
+def comparison(name: str) -> Callable[[Any, Any], bool]:
+    """Return an operator, by Jinja's name. It raises RenderError if it does not apply to the values."""
+    compare = EXPRESSION_OPERATORS[name]
+
+    def run(left: Any, right: Any) -> bool:
+        result = compare(left, right)
+        if result is None:
+            verb, word = ("look for", "in") if name in ("in", "notin") else ("compare", "with")
+            raise RenderError(f"cannot {verb} {describe_type(left)} {word} {describe_type(right)}")
+        return result
+
+    return run

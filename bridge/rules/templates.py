@@ -28,7 +28,7 @@ from bridge.events import Event
 from bridge.rules import template_runtime
 from bridge.rules.contradictions import Requirement, requirements_of
 from bridge.rules.counting import EventCount
-from bridge.rules.lookup import FIELD_CACHE, UNREAD, UNREADABLE, TemplateContext
+from bridge.rules.lookup import FIELD_CACHE, SHOWN_FIELDS, UNREAD, UNREADABLE, TemplateContext
 from bridge.rules.model import unplaced_error
 from bridge.rules.presence import proven_by
 from bridge.rules.template_compiler import ALLOWED_TAGS, Compiler, TemplateError
@@ -84,6 +84,7 @@ def template_context(
         "now": now.isoformat(),
         TIME_ZONE: zone,
         FIELD_CACHE: {},
+        SHOWN_FIELDS: {},
         UNREADABLE: {},
         UNREAD: set(),
     }
@@ -109,6 +110,7 @@ def message_context(context: TemplateContext, event: Event | None) -> TemplateCo
         **context,
         "contact": {**context["contact"], "name": event.contact.plain_name},
         FIELD_CACHE: {},
+        SHOWN_FIELDS: {},
         UNREADABLE: {**context[UNREADABLE], **event.unplain_names},
     }
 
