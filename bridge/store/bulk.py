@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from operator import itemgetter
+from functools import cache, lru_cache
 from typing import Any, Final
 
 from sqlalchemy import Column, Connection, Dialect, Table, TextClause, TextualSelect, text
@@ -98,16 +97,37 @@ def bulk_update(
             bulk_update(conn, table, keys, part, condition)
         return
     columns = tuple(rows[0])
+    # A value that is the same in all rows is one parameter. A condition may refer to any of them.
+    shared = _shared_columns(columns, keys, rows) if condition == "true" else ()
+    varying = tuple(column for column in columns if column not in shared)
+    values: Sequence[Any] = _row_values(table, shared, rows[:1], conn.dialect) if shared else ()
     if _is_sqlite(conn):
-        incoming = f"incoming ({', '.join(columns)}) AS ({_values_clause(columns, rows)})"
-        parameters = _row_values(table, columns, rows, conn.dialect)
+        incoming = f"incoming ({', '.join(varying)}) AS ({_values_clause(varying, rows)})"
+        parameters = _row_values(table, varying, rows, conn.dialect)
     else:
-        incoming = f"incoming AS (SELECT * FROM {_unnest_clause(table, columns)})"  # noqa: S608
-        parameters = _column_arrays(table, columns, rows, conn.dialect)
-    assignments = ", ".join(f"{column} = incoming.{column}" for column in columns if column not in keys)
+        incoming = f"incoming AS (SELECT * FROM {_unnest_clause(table, varying)})"  # noqa: S608
+        parameters = _column_arrays(table, varying, rows, conn.dialect)
+    assignments = [f"{column} = incoming.{column}" for column in varying if column not in keys]
+    assignments += [f"{column} = {_placeholder(table, column, conn)}" for column in shared]
     matches = " AND ".join(f"{table.name}.{key} = incoming.{key}" for key in keys)
-    update = f"UPDATE {table.name} SET {assignments} FROM incoming WHERE {matches} AND {condition}"  # noqa: S608
-    _execute(conn, f"WITH {incoming} {update}", parameters)
+    update = f"UPDATE {table.name} SET {', '.join(assignments)} FROM incoming WHERE {matches} AND {condition}"  # noqa: S608
+    _execute(conn, f"WITH {incoming} {update}", (*parameters, *values))
+
+
+def _shared_columns(
+    columns: Sequence[str], keys: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> tuple[str, ...]:
+    """Return the columns other than the keys that have the same value in all rows."""
+    first = rows[0]
+    return tuple(
+        column
+        for column in columns
+        if column not in keys and all(row[column] == first[column] for row in rows)
+    )
+
+
+def _placeholder(table: Table, column: str, conn: Connection) -> str:
+    return "?" if _is_sqlite(conn) else f"%b::{_type_name(table, column)}"
 
 
 def _parts(rows: Sequence[Mapping[str, Any]], size: int) -> Iterator[Sequence[Mapping[str, Any]]]:
@@ -131,8 +151,7 @@ def _row_values(
     table: Table, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], dialect: Dialect
 ) -> tuple[Any, ...]:
     """Return the values row by row, in one flat tuple."""
-    values_of = itemgetter(*columns)
-    values = [value for row in rows for value in values_of(row)]
+    values = [row[column] for row in rows for column in columns]
     for index, column in enumerate(columns):
         convert = _converter(table.c[column].type, dialect)
         if convert is not None:
@@ -165,8 +184,13 @@ def _converter(column_type: Any, dialect: Dialect) -> Callable[[Any], Any] | Non
 @lru_cache(maxsize=64)
 def _unnest_clause(table: Table, columns: tuple[str, ...]) -> str:
     """Return the arrays as rows; `%b` sends them in the binary format, which passes bytes unchanged."""
+    arrays = ", ".join(f"%b::{_type_name(table, column)}[]" for column in columns)
+    return f"unnest({arrays}) AS fields ({', '.join(columns)})"
+
+
+@cache
+def _type_name(table: Table, column: str) -> str:
+    """Return the name of a column's type on PostgreSQL."""
     from sqlalchemy.dialects import postgresql
 
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    arrays = ", ".join(f"%b::{table.c[column].type.compile(dialect)}[]" for column in columns)
-    return f"unnest({arrays}) AS fields ({', '.join(columns)})"
+    return table.c[column].type.compile(postgresql.dialect())  # type: ignore[no-untyped-call]

@@ -111,7 +111,7 @@ def select_due(
             break
         keys = list(selection.concurrency_keys)
         parameters = {"connection": connection, "since": since, "now": now, "keys": keys, "limit": limit}
-        deliveries = [Delivery.from_row(row) for row in conn.execute(_DUE[due], parameters)]
+        deliveries = [Delivery.from_row(row) for row in conn.execute(_DUE[due], parameters).all()]
         selection.add(deliveries)
         last = deliveries[-1].run_at if len(deliveries) == limit else now
         if last == now:

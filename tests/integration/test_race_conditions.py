@@ -380,6 +380,23 @@ def test_bulk_writes_respect_the_variable_limit_of_sqlite(sqlite_url: str, clock
     database.close()
 
 
+@pytest.mark.parametrize("details", [["same"], ["same", "same"], ["one", "other"]])
+def test_bulk_update_writes_equal_and_different_values(engine: Engine, details: list[str]) -> None:
+    ids = [engine.deliver("post") for _ in details]
+    now, waiting = engine.database.clock.now(), engine.deliver("post")
+    rows = [
+        {"id": item, "detail": detail, "possibly_sent_at": now, "external_id": None, "needs_follow_up": True}
+        for item, detail in zip(ids, details, strict=True)
+    ]
+    with engine.database.write() as conn:
+        bulk_update(conn, schema.deliveries, ["id"], rows)
+        columns = schema.deliveries.c["id", "detail", "possibly_sent_at", "external_id", "needs_follow_up"]
+        stored = {row.id: dict(row._mapping) for row in conn.execute(select(*columns))}
+    assert [stored[item] for item in ids] == rows
+    assert stored[waiting]["detail"] is None
+    assert not stored[waiting]["needs_follow_up"]
+
+
 @pytest.mark.postgres
 def test_erasure_waits_for_running_routing(postgres_url: str, clock: Clock) -> None:
     database = Database(postgres_url, clock)
