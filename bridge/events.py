@@ -170,7 +170,7 @@ _SPECS: Final = compile_specs(
 _NONE_UNREADABLE: Final[Mapping[tuple[str, ...], str]] = {}
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Conversation:
     """The phone call or chat that an event belongs to."""
 
@@ -179,9 +179,9 @@ class Conversation:
     """`phone` or `chat`."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Event:
-    """One webhook as received. `body` is the parsed JSON, never changed."""
+    """One webhook as received. It is never changed, nor is `body`, the parsed JSON."""
 
     body: Mapping[str, Any]
     """The parsed JSON as it was sent: any field may be missing or of another type."""

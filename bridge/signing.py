@@ -1,4 +1,4 @@
-"""Webhook signatures: verify raw bytes and headers, and return an event or raise one kind of error.
+"""Webhook signatures: verify raw bytes and headers, and read the event; there is one kind of error.
 
 Heppu signs only the raw body (`X-Webhook-Signature-256: sha256=<hex of HMAC-SHA256>`). The timestamp header is not
 signed: checking it keeps stale requests out, but does not stop an attacker. Replay attacks are stopped by the
@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -41,29 +42,34 @@ def sign(body: bytes, secret: bytes) -> str:
     return "sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest()
 
 
-def verify(
-    body: bytes,
-    headers: Mapping[str, str],
-    secrets: Sequence[bytes],
-    now: datetime,
-    tolerance: int,
-    default_country: str | None = None,
-) -> Event:
-    """Return the event in `body` if one of `secrets` signed it and it is recent. Raise Refused otherwise.
+@dataclass(slots=True)
+class SignedHeaders:
+    """What the headers of a request say about its signature, which is known before the body arrives."""
+
+    signature: bytes
+    rejection: SignedRequestRejected | None
+    """Why the timestamp is rejected. It counts only once the signature is known to be right."""
+
+
+def read_headers(headers: Mapping[str, str], now: datetime, tolerance: int) -> SignedHeaders:
+    """Return what the headers say. Raise Refused if they have no signature.
 
     The names in `headers` are lowercase. `tolerance` is the maximum difference of the timestamp in seconds, in either
-    direction. Without `secrets`, the request is not verified (`bridge serve --insecure`). `default_country` is that of
-    the event.
+    direction.
     """
-    if secrets:
-        verify_signature(body, headers.get(SIGNATURE_HEADER), secrets)
-        verify_timestamp(headers.get(TIMESTAMP_HEADER), now, tolerance)
-    return read_event(body, now, default_country)
+    signature = read_signature(headers.get(SIGNATURE_HEADER))
+    return SignedHeaders(signature, _reject_timestamp(headers.get(TIMESTAMP_HEADER), now, tolerance))
 
 
-def verify_signature(body: bytes, header: str | None, secrets: Sequence[bytes]) -> None:
+def verify(body: bytes, signed: SignedHeaders, secrets: Sequence[bytes]) -> None:
+    """Raise Refused unless one of `secrets` signed `body` and the request is recent."""
+    verify_signature(body, signed.signature, secrets)
+    if signed.rejection is not None:
+        raise signed.rejection
+
+
+def verify_signature(body: bytes, signature: bytes, secrets: Sequence[bytes]) -> None:
     """Raise Refused unless one of `secrets` signed `body`. The time taken does not depend on which one."""
-    signature = read_signature(header)
     matches = [hmac.compare_digest(hmac.digest(secret, body, "sha256"), signature) for secret in secrets]
     if not any(matches):
         raise Refused("signature_wrong", "the signature does not match any configured secret", 401)
@@ -81,17 +87,18 @@ def read_signature(header: str | None) -> bytes:
     return bytes.fromhex(match[1])
 
 
-def verify_timestamp(header: str | None, now: datetime, tolerance: int) -> None:
-    """Raise SignedRequestRejected unless the header is Unix seconds within `tolerance` of `now`."""
+def _reject_timestamp(header: str | None, now: datetime, tolerance: int) -> SignedRequestRejected | None:
+    """Return why a timestamp is rejected: it has to be Unix seconds within `tolerance` of `now`."""
     if header is None or not _TIMESTAMP.fullmatch(header.strip()):
-        raise SignedRequestRejected(
+        return SignedRequestRejected(
             "timestamp_missing", "the timestamp header is missing or not a number", 401
         )
     offset = int(header) - int(now.timestamp())
     if abs(offset) > tolerance:
-        raise SignedRequestRejected(
+        return SignedRequestRejected(
             "timestamp_off", f"the timestamp differs from this clock by {offset:+d} s", 401
         )
+    return None
 
 
 def read_event(body: bytes, now: datetime, default_country: str | None = None) -> Event:

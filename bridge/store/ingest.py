@@ -38,7 +38,7 @@ MAX_REJECTED_REQUESTS = 10_000
 REJECTED_REQUEST_MAX_AGE = timedelta(days=30)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class IncomingEvent:
     """A verified event and its body as received."""
 

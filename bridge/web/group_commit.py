@@ -21,7 +21,7 @@ MAX_WAIT: Final = 9.0
 """Seconds that an event waits to be stored. Heppu waits 30 seconds for a response."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Waiting:
     event: IncomingEvent
     result: asyncio.Future[IngestResult]

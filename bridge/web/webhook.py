@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -22,11 +22,13 @@ from bridge.signing import (
     MAX_BODY,
     SIGNATURE_HEADER,
     TIMESTAMP_HEADER,
+    SignedHeaders,
     SignedRequestRejected,
+    read_event,
+    read_headers,
     read_signature,
     verify,
     verify_signature,
-    verify_timestamp,
 )
 from bridge.store.database import Database
 from bridge.store.ingest import (
@@ -157,22 +159,17 @@ class Receiver:
         if self.stopping:
             await self._respond(send, 503, _ERRORS[503], ((b"retry-after", b"5"),))
             return
-        raw_headers = dict(scope["headers"])
         headers = {
-            name: raw_headers[raw].decode("latin-1") for raw, name in _HEADERS.items() if raw in raw_headers
+            _HEADERS[name]: value.decode("latin-1") for name, value in scope["headers"] if name in _HEADERS
         }
-        now = self._clock.now()
+        now, settings = self._clock.now(), self._settings
         body = b""
         try:
-            body = await self._read_body(receive, headers, now)
-            event = verify(
-                body,
-                headers,
-                self._settings.secrets,
-                now,
-                self._settings.tolerance,
-                self._default_country,
-            )
+            signed = read_headers(headers, now, settings.tolerance) if settings.secrets else None
+            body = await _read_signed_body(receive, headers.get("content-length"), signed)
+            if signed is not None:
+                verify(body, signed, settings.secrets)
+            event = read_event(body, now, self._default_country)
         except Refused as error:
             self._reject(error, body, now, scope)
             await self._respond(send, error.status, _ERRORS[error.status])
@@ -251,9 +248,9 @@ class Receiver:
         detail = describe_wrong_path(scope["path"])
         body = b""
         try:
-            read_signature(signature)
+            expected = read_signature(signature)
             body = await _read_body(receive, length)
-            verify_signature(body, signature, self._settings.secrets)
+            verify_signature(body, expected, self._settings.secrets)
         except ConnectionError:
             return True
         except Refused as error:
@@ -266,26 +263,6 @@ class Receiver:
             self._reject(SignedRequestRejected("wrong_path", detail, 404), body, self._clock.now(), scope)
         await self._respond(send, 404, _ERRORS[404])
         return True
-
-    async def _read_body(self, receive: Receive, headers: Mapping[str, str], now: datetime) -> bytes:
-        """Return the body. Raise Refused without reading it if the headers show that the request will be rejected.
-
-        A request that only has a wrong timestamp may be genuine: its body is kept for `bridge rejected accept` if it
-        arrives within a second.
-        """
-        length = headers.get("content-length")
-        if not self._settings.secrets:
-            return await _read_body(receive, length)
-        read_signature(headers.get(SIGNATURE_HEADER))
-        try:
-            verify_timestamp(headers.get(TIMESTAMP_HEADER), now, self._settings.tolerance)
-        except Refused as error:
-            try:
-                async with asyncio.timeout(STALE_BODY_SECONDS):
-                    return await _read_body(receive, length)
-            except TimeoutError:
-                raise Refused(error.kind, error.detail, error.status) from None
-        return await _read_body(receive, length)
 
     def _reject(self, error: Refused, body: bytes, now: datetime, scope: Scope) -> None:
         signature_valid = isinstance(error, SignedRequestRejected) and bool(self._settings.secrets)
@@ -322,6 +299,24 @@ class Receiver:
         """Store the rejected requests that are queued, then end the thread."""
         await self._rejected_requests.flush()
         self._group_commit.close()
+
+
+async def _read_signed_body(
+    receive: Receive, content_length: str | None, signed: SignedHeaders | None
+) -> bytes:
+    """Return the body.
+
+    A request that only has a wrong timestamp may be genuine: its body is kept for `bridge rejected accept` if it
+    arrives within a second. Raise Refused if it does not.
+    """
+    if signed is None or signed.rejection is None:
+        return await _read_body(receive, content_length)
+    error = signed.rejection
+    try:
+        async with asyncio.timeout(STALE_BODY_SECONDS):
+            return await _read_body(receive, content_length)
+    except TimeoutError:
+        raise Refused(error.kind, error.detail, error.status) from None
 
 
 async def _read_body(receive: Receive, content_length: str | None) -> bytes:

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import Refused
-from bridge.signing import SignedRequestRejected, sign, verify
+from bridge.events import Event
+from bridge.signing import SignedRequestRejected, read_event, read_headers, sign, verify
 
 NOW = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 BODY = json.dumps({"event": "call.busy", "webhookId": "whd_1"}).encode()
@@ -23,19 +24,24 @@ def headers(body: bytes = BODY, secret: bytes = b"one", at: datetime = NOW) -> d
     return {"x-webhook-signature-256": f"sha256={digest}", "x-webhook-timestamp": str(int(at.timestamp()))}
 
 
+def received(body: bytes, request_headers: dict[str, str], *secrets: bytes) -> Event:
+    verify(body, read_headers(request_headers, NOW, 300), secrets or (b"one",))
+    return read_event(body, NOW)
+
+
 def rejected(body: bytes, request_headers: dict[str, str], *secrets: bytes) -> Refused:
     with pytest.raises(Refused) as caught:
-        verify(body, request_headers, secrets or (b"one",), NOW, 300)
+        received(body, request_headers, *secrets)
     return caught.value
 
 
 def test_verify_returns_signed_event() -> None:
-    event = verify(BODY, headers(), [b"one"], NOW, 300)
+    event = received(BODY, headers(), b"one")
     assert (event.type, event.dedupe_key) == ("call.busy", "whd_1")
 
 
 def test_verify_accepts_any_configured_secret() -> None:
-    assert verify(BODY, headers(secret=b"new"), [b"old", b"new"], NOW, 300)
+    assert received(BODY, headers(secret=b"new"), b"old", b"new")
 
 
 def test_sign_returns_the_signature_that_verify_accepts() -> None:
@@ -47,7 +53,7 @@ def test_verify_accepts_uppercase_signature() -> None:
     request_headers["x-webhook-signature-256"] = (
         "sha256=" + request_headers["x-webhook-signature-256"][7:].upper()
     )
-    assert verify(BODY, request_headers, [b"one"], NOW, 300)
+    assert received(BODY, request_headers, b"one")
 
 
 @pytest.mark.parametrize(
@@ -82,7 +88,7 @@ def test_missing_header_is_401(missing: str) -> None:
 def test_timestamp_tolerance_applies_in_both_directions(offset: int, accepted: bool) -> None:
     request_headers = headers(at=NOW + timedelta(seconds=offset))
     if accepted:
-        assert verify(BODY, request_headers, [b"one"], NOW, 300)
+        assert received(BODY, request_headers, b"one")
     else:
         assert rejected(BODY, request_headers).kind == "timestamp_off"
 
@@ -119,7 +125,7 @@ def test_body_without_valid_event_type_is_400(name: object) -> None:
 
 def test_unknown_event_type_is_accepted() -> None:
     body = json.dumps({"event": "call.transferred"}).encode()
-    assert verify(body, headers(body), [b"one"], NOW, 300).type == "call.transferred"
+    assert received(body, headers(body), b"one").type == "call.transferred"
 
 
 def test_rejection_detail_never_quotes_the_body() -> None:
@@ -149,7 +155,7 @@ def test_arbitrary_unsigned_request_is_401(
 def test_arbitrary_signed_body_is_event_or_rejected(value: object, field: str) -> None:
     body = json.dumps({"event": "call.busy", "metadata": {}} | {field: value}).encode()
     try:
-        event = verify(body, headers(body), [b"one"], NOW, 300)
+        event = received(body, headers(body), b"one")
     except SignedRequestRejected:
         return
     assert event.occurred_at <= NOW
