@@ -10,6 +10,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_UPTIME_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Clock:
@@ -49,9 +50,7 @@ def uptime() -> float:
     Deadlines use it: a process that was suspended past its lease must notice. On Linux only CLOCK_BOOTTIME counts the
     time of a suspended machine; other systems offer nothing better than the monotonic clock.
     """
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
+    return time.clock_gettime(_UPTIME_CLOCK)
 
 
 def format_timestamp(value: datetime | None) -> str:

@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 from bridge.clock import uptime
 from bridge.telemetry import log
@@ -42,26 +42,33 @@ class RunningCalls:
     def __init__(self, accounts: Accounts, stalls: StallDetector, metrics: Metrics) -> None:
         self._accounts = accounts
         self._stalls = stalls
-        self._running_gauge = cache(metrics.worker.attempts_running.labels)
+        self._running_gauge = metrics.worker.attempts_running
         self._overdue_gauge = metrics.worker.attempts_overdue
         self._lock = threading.Lock()
         self._calls: set[RunningCall] = set()
+        self._export = cache(self._export_count)
 
     def start(self, account: Account, claimed_at: float, requeue_others: Callable[[], None]) -> RunningCall:
         """Add a call of the current thread."""
+        self._export(account.name)
         call = RunningCall(account, claimed_at, threading.get_ident(), requeue_others)
         with self._lock:
             self._calls.add(call)
-        self._running_gauge(account.name).inc()
         return call
+
+    def _export_count(self, name: str) -> None:
+        """Count the calls of an account whenever the metrics are read, which is seldom, and not at each call."""
+        self._running_gauge.labels(name).set_function(partial(self._count, name))
+
+    def _count(self, name: str) -> int:
+        with self._lock:
+            return sum(call.account.name == name for call in self._calls)
 
     def finish(self, call: RunningCall) -> bool:
         """Remove a call that has returned; return False if it was given up before."""
         with self._lock:
             self._calls.discard(call)
-            given_up = call.given_up
-        self._running_gauge(call.account.name).dec()
-        return not given_up
+            return not call.given_up
 
     def give_up_overdue(self) -> None:
         """Replace the threads of calls that do not return after their deadline, and free their slots.
