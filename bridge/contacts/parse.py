@@ -51,7 +51,7 @@ _PROBLEMS: Final = {
 """Field of the contact -> what is wrong with a value that cannot be read, and what to send instead."""
 
 
-@dataclass(slots=True)
+@dataclass
 class Contact:
     """The person an event is about. A field is None if the event does not contain it.
 
