@@ -110,7 +110,7 @@ class MetricsServer:
 
     def stop(self) -> None:
         """Close the port."""
-        self._server.should_exit = True
+        self._server.stop()
         self._thread.join(timeout=3)
 
     def _run(self) -> None:

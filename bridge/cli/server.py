@@ -100,7 +100,7 @@ class ServiceRunner:
         await asyncio.to_thread(self._service.stop)
         if self._supervisor is not None:
             await self._supervisor.stop()
-        self._server.should_exit = True
+        self._server.stop()
 
     def _on_hangup(self) -> None:
         if self._supervisor is not None:

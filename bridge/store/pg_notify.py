@@ -6,6 +6,8 @@ transactions do not notify: a separate connection sends the changes shortly afte
 
 from __future__ import annotations
 
+import selectors
+import socket
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -34,12 +36,15 @@ class ChangeNotifier:
         self._sender_pid: int | None = None
         """The backend of the connection that sends: this process has already processed its notifications."""
         self._threads: list[threading.Thread] = []
+        self._stop_sockets: tuple[socket.socket, socket.socket] | None = None
+        """The first becomes readable when the second is closed, to end the wait for notifications."""
 
     def start(self) -> None:
         """Start to listen and to send."""
         if self._database.is_sqlite:
             return
         self._database.notify_remote = self._enqueue
+        self._stop_sockets = socket.socketpair()
         for work in (self._listen, self._send):
             thread = threading.Thread(target=self._run, args=[work], name="bridge-notify", daemon=True)
             self._threads.append(thread)
@@ -51,8 +56,13 @@ class ChangeNotifier:
         with self._changed:
             self._stopping.set()
             self._changed.notify_all()
+        if self._stop_sockets is None:
+            return
+        reader, writer = self._stop_sockets
+        writer.close()
         for thread in self._threads:
             thread.join(timeout=3)
+        reader.close()
 
     def _enqueue(self, topics: frozenset[str]) -> None:
         with self._changed:
@@ -80,6 +90,7 @@ class ChangeNotifier:
                 self._stopping.wait(_RECONNECT_DELAY)
 
     def _listen(self, conn: psycopg.Connection) -> None:
+        assert self._stop_sockets is not None  # noqa: S101 - for the type checker
         if is_pooled(conn):
             log.info("notifications do not pass the pooler, polling", seconds=POOLED_INTERVAL)
             while not self._stopping.wait(POOLED_INTERVAL):
@@ -88,10 +99,15 @@ class ChangeNotifier:
         conn.execute(f"LISTEN {CHANNEL}")
         # Notifications sent before this connection existed were missed.
         self._database.notify_local(frozenset([EVENTS_TOPIC, ALL_TOPICS]))
-        while not self._stopping.is_set():
-            for notification in conn.notifies(timeout=0.5):
-                if notification.pid != self._sender_pid:
-                    self._database.notify_local(frozenset(notification.payload.split(",")))
+        # psycopg would wake ten times per second while it waits.
+        with selectors.DefaultSelector() as selector:
+            selector.register(conn.fileno(), selectors.EVENT_READ)
+            selector.register(self._stop_sockets[0], selectors.EVENT_READ)
+            while not self._stopping.is_set():
+                for notification in conn.notifies(timeout=0):
+                    if notification.pid != self._sender_pid:
+                        self._database.notify_local(frozenset(notification.payload.split(",")))
+                selector.select()
 
     def _send(self, conn: psycopg.Connection) -> None:
         import psycopg

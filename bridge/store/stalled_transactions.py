@@ -22,7 +22,7 @@ TRANSACTION_LIMIT: Final = 90.0
 """Seconds that a transaction may last: more than the server's limit for one statement."""
 REQUEST_LIMIT: Final = 8.0
 """The same for a transaction that Heppu, a provider or a probe waits for."""
-POLL_INTERVAL: Final = 0.5
+POLL_INTERVAL: Final = 1.0
 """Seconds between two looks at the open transactions."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from itertools import count
 
 from bridge import __version__
 from bridge.clock import uptime
@@ -33,6 +34,8 @@ from bridge.worker.rules_reloader import RulesFile
 from bridge.worker.stall_detector import StallDetector
 
 MAINTENANCE_INTERVAL = 2.0
+TICKS_PER_TAKE_OVER = 2
+"""Expired leases are looked for in every second round: this is most of what an idle worker does."""
 HEARTBEAT_INTERVAL = 15.0
 HISTORY_INTERVAL = 15.0
 EXPLAIN_INTERVAL = 60.0
@@ -78,11 +81,13 @@ class Maintenance(BackgroundThread):
     def run(self) -> None:
         """Do the periodic work until the thread is stopped."""
         next_heartbeat = next_history = next_explanation = next_prune = 0.0
+        ticks = count()
         while not self.stopping.wait(MAINTENANCE_INTERVAL):
             with self.survive_errors():
                 self._rules.reload_if_changed()
                 self._give_up_overdue()
-                self.take_over()
+                if next(ticks) % TICKS_PER_TAKE_OVER == 0:
+                    self.take_over()
                 if uptime() >= next_heartbeat:
                     self._record_heartbeat()
                     next_heartbeat = uptime() + HEARTBEAT_INTERVAL

@@ -49,11 +49,11 @@ class ResultWriter(BackgroundThread):
         while not (self.stopping.is_set() and not results and self._submitted.empty()):
             results = self.record(results or self.next_batch())
 
-    def next_batch(self) -> list[AttemptResult]:
-        """Wait for results, and return those that go into one transaction; after `stop` possibly none."""
+    def next_batch(self, timeout: float | None = None) -> list[AttemptResult]:
+        """Wait for results, and return those that go into one transaction; none after `timeout` seconds or `stop`."""
         results: list[AttemptResult] = []
         with suppress(queue.Empty):
-            results += self._submitted.get()
+            results += self._submitted.get(timeout=timeout)
             self.stopping.wait(FLUSH_INTERVAL)
             while len(results) < DELIVERIES_PER_TRANSACTION:
                 results += self._submitted.get_nowait()

@@ -11,7 +11,7 @@ from typing import Final
 
 from bridge.clock import uptime
 
-BEAT_INTERVAL: Final = 0.5
+BEAT_INTERVAL: Final = 1.0
 """Seconds between two beats."""
 MAX_GAP: Final = 3.0
 """Seconds between two beats from which on the process counts as having been stalled."""

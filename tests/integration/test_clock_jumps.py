@@ -121,7 +121,7 @@ def test_clock_jump_does_not_shorten_the_lookup_delay(
 def step(worker: Worker, engine: Engine) -> None:
     """Do once what the worker's threads do."""
     worker.dispatcher.claim(engine.connection)
-    worker.result_writer.record(worker.result_writer.next_batch())
+    worker.result_writer.record(worker.result_writer.next_batch(timeout=0.2))
 
 
 def test_steady_clock_is_trusted(engine: Engine, advance_time: AdvanceTime) -> None:

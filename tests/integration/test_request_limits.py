@@ -108,7 +108,7 @@ def run_worker(engine: Engine, seconds: int) -> None:
         for _ in range(3):
             worker.dispatcher.claim(engine.connection)
             while engine.connection._running or not writer._submitted.empty():
-                writer.record(writer.next_batch())
+                writer.record(writer.next_batch(timeout=0.2))
         engine.database.clock.advance(seconds=0.2)
 
 

@@ -21,7 +21,8 @@ class IdleThread(BackgroundThread):
 
 
 @pytest.fixture
-def detector() -> Iterator[StallDetector]:
+def detector(monkeypatch: pytest.MonkeyPatch) -> Iterator[StallDetector]:
+    monkeypatch.setattr(stall_detector, "BEAT_INTERVAL", 0.1)
     detector = StallDetector()
     detector.start()
     yield detector
