@@ -15,27 +15,36 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 from rich.console import Console
 from rich.table import Table
 
 from bench.databases import BridgeDatabase, Postgres, Sqlite
 from bench.load import CONNECTIONS, LoadResult, load, load_generator, write_bodies
+from bench.peers import MARK_SIZE
 from bench.peers.processes import Process, TooSlow, memory_of, wait_until
+from bench.scale_out import LATENCY_RULES
 from bench.servers import (
     BRIDGE,
     SECRET,
     baseline_server,
     bridge_environment,
     free_port,
+    post,
     postgres,
     wait_for_worker,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
+IN_HAND = 40
+"""Jobs of 50 ms, in the middle of which the worker is killed."""
+JOB_SECONDS = 0.05
+SETTLED = 10.0
+"""Seconds without another job done, after which the rest counts as not done. A lease of the bridge lasts 30 s."""
 
 
 @dataclass
@@ -51,7 +60,9 @@ class Result:
     memory: list[float] = field(default_factory=list)
     """MB of all processes, without PostgreSQL."""
     lost: list[str] = field(default_factory=list)
-    """Accepted events that were never done after `kill -9` right after the last answer."""
+    """Accepted events that were never done after `kill -9` of the receiver right after the last answer."""
+    undone: list[str] = field(default_factory=list)
+    """Jobs that were not done `SETTLED` seconds after `kill -9` of a worker in the middle of them."""
 
 
 @dataclass(frozen=True)
@@ -139,15 +150,17 @@ class _Bench:
             options = ["--port", str(port), "--no-access-log", "--log-level", "error"]
             receive = Process([self._python, "-m", "uvicorn", f"{module}:app", *options], environ, ROOT)
             worker = Process([self._python, "-m", module], environ, ROOT)
-            stack.callback(receive.kill)
-            stack.callback(worker.kill)
+            slow_environ = environ | {"PEER_JOB_SECONDS": str(JOB_SECONDS)}
+            slow_worker = Process([self._python, "-m", module], slow_environ, ROOT)
+            for process in (receive, worker, slow_worker):
+                stack.callback(process.kill)
             receive.start(f"http://127.0.0.1:{port}/")
             accepted = self._accept(result, f"http://127.0.0.1:{port}")
             worker.start()
-            result.jobs.append(_rate(lambda: done.stat().st_size, accepted))
+            result.jobs.append(_rate(lambda: _jobs_in(done), accepted))
             result.memory.append(memory_of([receive, worker, *redis]))
             worker.kill()
-            before = done.stat().st_size
+            before = _jobs_in(done)
             accepted = self._accept(None, f"http://127.0.0.1:{port}")
             for process in (receive, *redis):
                 process.kill()
@@ -155,10 +168,20 @@ class _Bench:
                 process.start()
                 time.sleep(1)
             worker.start()
-            kept = _settled(lambda: done.stat().st_size) - before
+            kept = _settled(lambda: _jobs_in(done)) - before
             result.lost.append(f"{max(0, accepted - kept)} of {accepted}")
+            worker.kill()
+            before = len(_events_in(done))
+            receive.start(f"http://127.0.0.1:{port}/")
+            self._send(f"http://127.0.0.1:{port}")
+            slow_worker.start()
+            wait_until(lambda: len(_events_in(done)) >= before + IN_HAND // 4, 60)
+            slow_worker.kill()
+            worker.start()
+            _settled(lambda: _jobs_in(done))
+            result.undone.append(f"{before + IN_HAND - len(_events_in(done))} of {IN_HAND}")
 
-    def bridge(self, result: Result, new_database: Callable[[], object]) -> None:
+    def bridge(self, result: Result, new_database: Callable[[], AbstractContextManager[str]]) -> None:
         """Measure the bridge once."""
         with tempfile.TemporaryDirectory(dir=self._folder) as name, new_database() as url:
             folder, port = Path(name), free_port()
@@ -166,6 +189,10 @@ class _Bench:
             database, address = BridgeDatabase(url), f"http://127.0.0.1:{port}"
             receive = Process([BRIDGE, "serve", "--no-worker"], environ, folder)
             service = Process([BRIDGE, "serve"], environ, folder)
+            slow_environ = bridge_environment(folder / "slow", url, LATENCY_RULES) | {
+                "BRIDGE_PORT": str(port)
+            }
+            slow_service = Process([BRIDGE, "serve"], slow_environ, folder)
             try:
                 receive.start(f"{address}/healthz")
                 accepted = self._accept(result, address)
@@ -186,9 +213,25 @@ class _Bench:
                 database.wait_until_final()
                 kept = _succeeded(database) - before
                 result.lost.append(f"{max(0, accepted - kept)} of {accepted}")
-            finally:
-                receive.kill()
                 service.kill()
+                before = _succeeded(database)
+                slow_service.start(f"{address}/healthz")
+                wait_for_worker(address)
+                self._send(address)
+                wait_until(lambda: _succeeded(database) >= before + IN_HAND // 4, 60)
+                slow_service.kill()
+                slow_service.start(f"{address}/healthz")
+                database.wait_until_final()
+                result.undone.append(f"{before + IN_HAND - _succeeded(database)} of {IN_HAND}")
+            finally:
+                for process in (receive, service, slow_service):
+                    process.kill()
+
+    def _send(self, address: str) -> None:
+        """Send the events of the jobs in the middle of which the worker is killed."""
+        with httpx.Client(base_url=address, timeout=30) as heppu:
+            for line in write_bodies(self._folder / "bodies", IN_HAND).open():
+                post(heppu, line)
 
     def _accept(self, result: Result | None, address: str) -> int:
         """Load a server after the baseline; return the number of accepted events."""
@@ -221,6 +264,16 @@ class _Bench:
             redis.kill()
 
 
+def _jobs_in(done: Path) -> int:
+    return done.stat().st_size // MARK_SIZE
+
+
+def _events_in(done: Path) -> set[bytes]:
+    """Return the events whose jobs were done, once each: a job that was done twice does not make up for another."""
+    marks = done.read_bytes()
+    return {marks[start : start + MARK_SIZE] for start in range(0, len(marks), MARK_SIZE)}
+
+
 def _succeeded(database: BridgeDatabase) -> int:
     return int(database.row("SELECT count(*) FROM deliveries WHERE state = 'succeeded'")[0])
 
@@ -237,9 +290,9 @@ def _rate(done: Callable[[], int], expected: int) -> float:
 
 
 def _settled(done: Callable[[], int]) -> int:
-    """Return the number of jobs done once it has not changed for ten seconds."""
+    """Return the number of jobs done once it has not changed for a while."""
     number, since = done(), time.perf_counter()
-    while time.perf_counter() - since < 10:
+    while time.perf_counter() - since < SETTLED:
         time.sleep(0.1)
         if (current := done()) != number:
             number, since = current, time.perf_counter()
@@ -251,8 +304,9 @@ def _print(results: list[Result]) -> None:
         f"{CONNECTIONS} connections, load from {load_generator()}; medians of {len(results[0].ratios)} runs"
     )
     table = Table(
-        "system", "accepted / HMAC-only", "p99 ms", "jobs/s", "memory MB", "lost by kill -9", title=title
-    )
+        "system", "accepted / HMAC-only", "p99 ms", "jobs/s", "memory MB", "lost by kill -9",
+        "not done after kill -9 of the worker", title=title,
+    )  # fmt: skip
     for item in results:
         numbers = [
             f"{statistics.median(values):{spec}}" if values else "not done"
@@ -263,7 +317,7 @@ def _print(results: list[Result]) -> None:
                 (item.memory, ".0f"),
             )
         ]
-        table.add_row(item.name, *numbers, "; ".join(item.lost))
+        table.add_row(item.name, *numbers, "; ".join(item.lost), "; ".join(item.undone))
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
