@@ -42,8 +42,10 @@ def _words(name: str) -> list[str]:
 
 def name_words(name: str) -> list[str]:
     """Return the words of a name without case, accents and punctuation: `["sean", "oneill"]` for `Seán O'Neill`."""
-    decomposed = unicodedata.normalize("NFKD", name.casefold().translate(_LETTERS))
-    letters = "".join(char for char in decomposed if not unicodedata.combining(char))
+    letters = name.casefold()
+    if not letters.isascii():
+        decomposed = unicodedata.normalize("NFKD", letters.translate(_LETTERS))
+        letters = "".join(char for char in decomposed if not unicodedata.combining(char))
     return re.findall(r"[^\W_]+", letters.replace("'", "").replace("\u2019", ""))
 
 

