@@ -9,7 +9,6 @@ from sqlalchemy import Row
 
 from bridge.events import Event, StoredEvent
 
-
 EVENT_COLUMNS: Final = ("id", "dedupe_key", "received_at", "type", "conversation_id", "body")
 """The columns that an Event is built from, in the order of the arguments of `event_of`."""
 
