@@ -14,7 +14,7 @@ from bridge.store.database import Database
 from bridge.store.migrate import upgrade
 
 TOP = Path(__file__).parents[2]
-UNUSED = ("zeep", "lxml", "requests_toolbelt", "aiohttp", "starlette", "uvicorn", "aiosmtpd")
+UNUSED = ("zeep", "lxml", "requests_toolbelt", "aiohttp", "starlette", "uvicorn", "aiosmtpd", "jwt", "cryptography")
 LOAD_EVERY_CONNECTOR = """
 import json, sys
 import bridge.cli.worker_process
