@@ -42,6 +42,7 @@ CHANNEL = "bridge"
 """The channel of PostgreSQL's NOTIFY that wakes idle workers."""
 _MIGRATION_LOCK = "migrate"
 _AUTOCOMMIT: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"}
+_NOT_DURABLE = text("SET LOCAL synchronous_commit = off")
 
 
 ChangeListener = Callable[[frozenset[str]], None]
@@ -110,11 +111,17 @@ class Database:
             return inspect(self.engine).has_table("events")
 
     @contextmanager
-    def write(self, limit: float = TRANSACTION_LIMIT, *, autocommit: bool = False) -> Iterator[Connection]:
+    def write(
+        self, limit: float = TRANSACTION_LIMIT, *, autocommit: bool = False, durable: bool = True
+    ) -> Iterator[Connection]:
         """Open a transaction that may write; raise StoreUnavailable if the database is unreachable or read-only.
 
         On PostgreSQL it fails after `limit` seconds, also if the server does not respond at all. With `autocommit`,
         each statement is a transaction of its own: for one statement, that saves the two that begin and commit it.
+
+        A transaction that is not `durable` does not wait for the disk, which takes longer than most changes. A power
+        cut may undo it, together with all later ones that are not durable, but not the end of a process, and none that
+        a durable one follows. It is for what is done again in that case, such as pruning.
         """
         topics: set[str] = set()
         queue = self._write_queue.acquire() if self._write_queue else nullcontext()
@@ -124,8 +131,11 @@ class Database:
                 queue,
                 self.engine.connect() as conn,
                 self._limit(conn, limit),
+                nullcontext() if durable else self._not_durable(conn),
                 self._begin(conn, autocommit),
             ):
+                if not durable and not self.is_sqlite:
+                    conn.execute(_NOT_DURABLE)
                 notify_remote = self.notify_remote
                 self._pending_topics[conn] = (topics, notify_remote)
                 try:
@@ -168,6 +178,19 @@ class Database:
         # SQLite's driver begins no transactions, and SQLAlchemy would reset it to one that does.
         conn.execution_options(**({"bridge_autocommit": True} if self.is_sqlite else _AUTOCOMMIT))
         return nullcontext()
+
+    @contextmanager
+    def _not_durable(self, conn: Connection) -> Iterator[None]:
+        """Let SQLite commit without waiting for the disk. It accepts the setting only outside of transactions."""
+        if not self.is_sqlite:
+            yield
+            return
+        driver_connection: Any = conn.connection.driver_connection
+        driver_connection.execute("PRAGMA synchronous=NORMAL")
+        try:
+            yield
+        finally:
+            driver_connection.execute("PRAGMA synchronous=FULL")
 
     def _limit(self, conn: Connection, seconds: float) -> AbstractContextManager[None]:
         return self._stalled.limit(conn, seconds) if self._stalled else nullcontext()

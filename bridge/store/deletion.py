@@ -63,7 +63,7 @@ def _delete_deliveries(database: Database, age: timedelta, rules: Rules) -> int:
 
     def change(part: Sequence[str]) -> None:
         nonlocal deleted
-        with database.write() as conn:
+        with database.write(durable=False) as conn:
             # Checked again: an operator may have retried one in the meantime.
             locked = select(table.c.id).where(table.c.id.in_(part), wanted).order_by(table.c.id)
             part = conn.execute(locked.with_for_update()).scalars().all()
@@ -86,7 +86,7 @@ def _delete_events(database: Database, age: timedelta) -> int:
 
     def change(part: Sequence[str]) -> None:
         nonlocal deleted
-        with database.write() as conn:
+        with database.write(durable=False) as conn:
             columns = _EVENTS.c["id", "dedupe_key", "fallback_dedupe_key"]
             locked = select(*columns).where(_EVENTS.c.id.in_(part), wanted).order_by(_EVENTS.c.id)
             rows = [dict(row._mapping) for row in conn.execute(locked.with_for_update())]

@@ -107,7 +107,7 @@ def _prune_events(database: Database, retention: timedelta, event_ids: Sequence[
 
     def change(ids: Sequence[str]) -> None:
         nonlocal pruned
-        with database.write() as conn:
+        with database.write(durable=False) as conn:
             before = database.now(conn) - retention
             # Locked and checked again: an operator may have replayed one in the meantime.
             locked = select(*columns).where(_EVENTS.c.id.in_(ids)).order_by(_EVENTS.c.id).with_for_update()
@@ -144,7 +144,7 @@ def _prune_deliveries(database: Database, retention: timedelta, rules: Rules) ->
 
     def change(ids: Sequence[str]) -> None:
         nonlocal pruned
-        with database.write() as conn:
+        with database.write(durable=False) as conn:
             # Checked again: an operator may have retried one in the meantime.
             is_finished = unindexed(table.c.state).in_(_FINISHED)
             locked = select(table.c.id, table.c.event_id).where(table.c.id.in_(ids), is_finished)
@@ -188,7 +188,7 @@ def _remove_answered_queries(database: Database) -> None:
     with database.read() as conn:
         if conn.execute(select(table.c.delivery_id).where(~is_waiting).limit(1)).first() is None:
             return
-    with database.write() as conn:
+    with database.write(durable=False) as conn:
         ids = select(table.c.delivery_id).where(~is_waiting).limit(BATCH)
         conn.execute(delete(table).where(table.c.delivery_id.in_(ids)))
 
@@ -210,7 +210,7 @@ def _delete_old(database: Database, table: Table, instant: Column[datetime], age
 
     def change(part: Sequence[Any]) -> None:
         nonlocal deleted
-        with database.write() as conn:
+        with database.write(durable=False) as conn:
             deleted += conn.execute(delete(table).where(key.in_(part), instant < before)).rowcount
 
     in_batches(keys, change, largest=LARGEST)

@@ -153,15 +153,25 @@ def test_transactions_change_few_rows_and_a_pass_without_work_writes_nothing(
     transactions = []
     write = engine.database.write
 
-    def counted() -> Any:
-        transactions.append(1)
-        return write()
+    def counted(*, durable: bool = True) -> Any:
+        transactions.append(durable)
+        return write(durable=durable)
 
     monkeypatch.setattr(engine.database, "write", counted)
     assert prune(engine.database, MONTH, rules_with()) == PruneResult(7, 7, 7, 7)
     assert len(transactions) == 4 * 4
     assert prune(engine.database, MONTH, rules_with()) == retention.EMPTY
-    assert len(transactions) == 4 * 4
+    assert transactions == [False] * 4 * 4
+
+
+def test_only_transactions_that_are_not_durable_do_not_wait_for_the_disk(database: Database) -> None:
+    is_set = "SELECT source = 'session' FROM pg_settings WHERE name = 'synchronous_commit'"
+    question = "SELECT synchronous = 1 FROM pragma_synchronous" if database.is_sqlite else is_set
+    seen = []
+    for durable in (True, False, True):
+        with database.write(durable=durable) as conn:
+            seen.append(bool(conn.exec_driver_sql(question).scalar_one()))
+    assert seen == [False, True, False]
 
 
 def test_maintenance_continues_between_prune_batches(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
