@@ -8,6 +8,7 @@ import signal
 import ssl
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import cache
 from itertools import chain, groupby
 from pathlib import Path
@@ -26,11 +27,12 @@ from bridge.clock import Clock
 from bridge.store import database as database_module
 from bridge.store.database import Database
 from tests.postgres import (
+    ReusedDatabase,
     create_database,
     create_shared_folder,
     database_of,
     delete_shared_folder,
-    empty_database,
+    reused_engine,
     shared_postgres,
 )
 from tests.sqlite import create_sqlite
@@ -103,20 +105,22 @@ def new_postgres_url(shared_folder: Path, postgres_server: str) -> Iterator[str]
 
 
 @pytest.fixture(scope="session")
-def reused_postgres_url(shared_folder: Path, postgres_server: str) -> str:
+def reused_postgres(shared_folder: Path, postgres_server: str) -> Iterator[ReusedDatabase]:
     """A database on PostgreSQL that the tests of this process use one after the other.
 
     It does not end the transactions of a process that a busy machine lets wait for seconds.
     """
     url = database_of(postgres_server, create_database(shared_folder))
-    return f"{url}{'&' if '?' in url else '?'}options=-c%20idle_in_transaction_session_timeout%3D60s"
+    url = f"{url}{'&' if '?' in url else '?'}options=-c%20idle_in_transaction_session_timeout%3D60s"
+    with closing(ReusedDatabase(url)) as database:
+        yield database
 
 
 @pytest.fixture
-def postgres_url(reused_postgres_url: str) -> Iterator[str]:
+def postgres_url(reused_postgres: ReusedDatabase) -> Iterator[str]:
     """An empty, migrated database on PostgreSQL. Creating a new one would take longer than most tests."""
-    yield reused_postgres_url
-    empty_database(reused_postgres_url)
+    yield reused_postgres.url
+    reused_postgres.empty()
 
 
 @pytest.fixture
@@ -149,9 +153,18 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def engine_of() -> Callable[[str, int], sqlalchemy.Engine]:
-    """Return the engine of a URL. It keeps compiled statements, which every test would compile again."""
-    return cache(database_module._engine)
+def engine_of() -> Iterator[Callable[[str, int], sqlalchemy.Engine]]:
+    """Return the engine of a URL, the same for all tests of this process."""
+    engines: list[sqlalchemy.Engine] = []
+
+    @cache
+    def engine_of(url: str, pool_size: int) -> sqlalchemy.Engine:
+        engines.append(reused_engine(url, pool_size))
+        return engines[-1]
+
+    yield engine_of
+    for engine in engines:
+        engine.pool.dispose()
 
 
 @pytest.fixture

@@ -21,15 +21,19 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from sqlalchemy import Engine, event
 
 from bridge.clock import Clock
 from bridge.store import schema
-from bridge.store.database import Database
+from bridge.store.database import Database, _engine
 from bridge.store.migrate import upgrade
 
 STOP_SECONDS = 30.0
+SMALL = 512 * 1024
+"""Bytes up to which the rows of a table are deleted, which is cheaper. TRUNCATE also removes what deleted rows leave."""
 _TABLES_WITH_ROWS = " UNION ALL ".join(
-    f"SELECT '{table.name}' WHERE EXISTS (SELECT FROM {table.name})" for table in schema.metadata.sorted_tables
+    f"SELECT '{table.name}', pg_relation_size('{table.name}') WHERE EXISTS (SELECT FROM {table.name})"
+    for table in schema.metadata.sorted_tables
 )
 TEMPLATE = "bridge_template"
 SETTINGS = """
@@ -41,6 +45,8 @@ autovacuum = off
 shared_buffers = 32MB
 wal_level = minimal
 max_wal_senders = 0
+jit = off
+max_parallel_workers = 0
 """
 """Settings of the shared server: nobody pulls its plug, its databases are small, and many
 processes use it at the same time."""
@@ -88,19 +94,65 @@ def create_database(folder: Path) -> str:
     return name
 
 
-def empty_database(url: str) -> None:
-    """End all connections to a database, and delete the rows of its tables.
+class ReusedDatabase:
+    """A migrated database that the tests of one process use one after the other, and a session that empties it.
 
-    Most tests write to few tables, and TRUNCATE replaces the files of each table and index that it is given.
+    Sessions of `reused_engine` stay open between the tests: opening one costs the server more than most tests do.
     """
-    with psycopg.connect(url, autocommit=True) as conn:
-        conn.execute(
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._session: psycopg.Connection[Any] | None = None
+
+    def empty(self) -> None:
+        """End all sessions except those that wait in a pool, and delete the rows of all tables.
+
+        TRUNCATE replaces the files of a table and its indexes, which costs as much as deleting some thousand rows, and
+        makes every session read the catalog again.
+        """
+        if self._session is None or self._session.closed:
+            self._session = psycopg.connect(self.url, autocommit=True)
+            self._session.execute(
+                "SET session_replication_role = replica"
+            )  # rows that refer to others may stay
+        self._session.execute(
             "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND pid <> ALL(%s)",
+            [sorted(_pooled_sessions)],
         )
-        used = [name for (name,) in conn.execute(_TABLES_WITH_ROWS)]
-        if used:
-            conn.execute(f"TRUNCATE {', '.join(used)} CASCADE")
+        used = self._session.execute(_TABLES_WITH_ROWS).fetchall()
+        statements = [
+            f"DELETE FROM {name}" if size < SMALL else f"TRUNCATE {name} CASCADE" for name, size in used
+        ]
+        self._session.execute("; ".join(statements))
+
+    def close(self) -> None:
+        """Close the session."""
+        if self._session is not None:
+            self._session.close()
+
+
+_pooled_sessions: set[int] = set()
+"""The server's process IDs of the sessions in the pools of `reused_engine`."""
+
+
+def reused_engine(url: str, pool_size: int) -> Engine:
+    """Create an engine whose sessions stay open when a test closes it, unless the test still uses one.
+
+    It also keeps compiled statements, which every test would compile again.
+    """
+    engine = _engine(url, pool_size)
+    close_sessions = engine.dispose
+
+    def close() -> None:
+        if engine.pool.checkedout() or engine.dialect.name == "sqlite":  # the next test has another file
+            close_sessions()
+            _pooled_sessions.clear()
+
+    engine.dispose = close
+    if engine.dialect.name == "postgresql":
+        event.listen(engine, "connect", lambda session, _: _pooled_sessions.add(session.info.backend_pid))
+    return engine
 
 
 def migrate(url: str) -> None:
