@@ -10,17 +10,17 @@ from sqlalchemy import Row
 from bridge.events import Event, StoredEvent
 
 EVENT_COLUMNS: Final = ("id", "dedupe_key", "received_at", "type", "conversation_id", "body")
-"""The columns that an Event is built from, in the order of the arguments of `event_of`."""
+"""The columns that an Event is built from, in the order of the last arguments of `event_of`."""
 
 
 def event_of(
+    default_country: str | None,
     event_id: str,
     dedupe_key: str,
     received_at: datetime,
     event_type: str,
     conversation_id: str,
     body: bytes | None,
-    default_country: str | None,
 ) -> Event:
     """Build an Event from the columns of its row. The body is empty if it was pruned or erased.
 
@@ -38,5 +38,5 @@ def event_from_row(row: Row[Any], default_country: str | None) -> Event:
     Unpacking a row with only these columns takes a fifth of the time.
     """
     return event_of(
-        row.id, row.dedupe_key, row.received_at, row.type, row.conversation_id, row.body, default_country
+        default_country, row.id, row.dedupe_key, row.received_at, row.type, row.conversation_id, row.body
     )

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, select, text, update
 
@@ -34,6 +34,8 @@ from bridge.store.event_rows import EVENT_COLUMNS, event_of
 from bridge.store.reconciliation import find_duplicate_calls
 from bridge.store.traces import pack, pack_outlines
 
+_NO_NAMES: Final[Mapping[str, str | None]] = {"contact_name": None, "contact_sort_name": None}
+
 
 @dataclass(slots=True)
 class RoutingResult:
@@ -41,7 +43,7 @@ class RoutingResult:
 
     trace: bytes
     deliveries: Sequence[dict[str, Any]] = ()
-    names: Mapping[str, str | None] = field(default_factory=lambda: search_names(None))
+    names: Mapping[str, str | None] = field(default_factory=lambda: _NO_NAMES)
     """The columns by which the contact is found: `search_names`."""
     failed: bool = False
     """True if routing raised an error, which the trace then names."""
@@ -62,7 +64,7 @@ def _cached_events(database: Database, rows: Sequence[Any]) -> dict[str, Event]:
     """Return the events of these rows of EVENT_COLUMNS, by ID, and cache them."""
     sizes = {event_id: len(body) for event_id, *_, body in rows if body is not None}
     cached = database.event_cache.find(sizes)
-    events = {row[0]: cached.get(row[0]) or event_of(*row, database.default_country) for row in rows}
+    events = {row[0]: cached.get(row[0]) or event_of(database.default_country, *row) for row in rows}
     database.event_cache.add((events[event_id], size) for event_id, size in sizes.items())
     return events
 
@@ -223,9 +225,11 @@ def _route_events(
     return {event_id: results[event_id] for event_id in events if event_id in results}
 
 
-def search_names(name: str | None) -> dict[str, str | None]:
+def search_names(name: str | None) -> Mapping[str, str | None]:
     """Return `contact_name` and `contact_sort_name` of an event whose contact has this name."""
-    words = name_words(name[:MAX_READ]) if name else []
+    if not name:
+        return _NO_NAMES
+    words = name_words(name[:MAX_READ])
     return {
         "contact_name": " ".join(words) or None,
         "contact_sort_name": " ".join([words[-1], *words[:-1]]) if len(words) > 1 else None,
