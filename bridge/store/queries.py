@@ -17,7 +17,7 @@ from bridge.lifecycle import DeliveryState, FailureReason, SuppressReason
 from bridge.store import schema
 from bridge.store.contact_rows import events_of, narrow
 from bridge.store.database import Database
-from bridge.store.event_rows import event_from_row
+from bridge.store.event_rows import EVENT_COLUMNS, event_from_row
 from bridge.store.traces import TraceReader
 from bridge.store.unindexed import unindexed
 
@@ -336,7 +336,7 @@ def stored_events(database: Database, since: datetime | None, until: datetime) -
     """Read the events received in a period whose bodies are kept, oldest first, a batch at a time."""
     table = schema.events
     query = (
-        select(*table.c["id", "dedupe_key", "received_at", "type", "body"])
+        select(*table.c[EVENT_COLUMNS])
         .where(*_kept_between(since, until))
         .order_by(table.c.received_at, table.c.id)
         .limit(_EVENTS_PER_READ)

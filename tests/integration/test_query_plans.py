@@ -1,4 +1,5 @@
-"""Plans of every statement that pages, the API, claims, results, routing, pruning and erasure execute.
+"""Plans of every statement that pages, the API, `bridge status`, claims, results, routing, pruning, exports and erasure
+execute.
 
 No statement may read a large table from one end to the other. SQLite's plans do not depend on how much is stored. On
 PostgreSQL, sequential scans are made so expensive that one is only planned if no index could be used.
@@ -26,11 +27,23 @@ from bridge.store.delivery_list import DeliveryFilter, count_by_state, list_deli
 from bridge.store.erase import erase
 from bridge.store.gauges import read_gauges
 from bridge.store.history_upkeep import update_history
-from bridge.store.queries import list_events, queue_stats
+from bridge.store.newest_events import newest_events
+from bridge.store.queries import (
+    connections_in_use,
+    count_reviews,
+    latest_rules,
+    list_events,
+    queue_stats,
+    stored_events,
+    waiting_by_connection,
+)
 from bridge.store.replay import ReplayOrder, replay, select_events
 from bridge.store.retention import prune
 from bridge.store.routing import route_unrouted
+from bridge.store.rule_stats import last_fired
+from bridge.store.service_status import read_service_status
 from bridge.store.unclaimed import explain_unclaimed
+from bridge.store.waiting import waiting_of_connections
 from tests.integration.api_examples import EXAMPLES, Stored, TrialOfTests
 from tests.integration.dashboard_site import running_site
 from tests.integration.engine import Engine
@@ -123,6 +136,15 @@ def work(engine: Engine) -> None:
     update_history(database)
     queue_stats(database)
     read_gauges(database)
+    read_service_status(database)
+    count_reviews(database, 10)
+    connections_in_use(database)
+    waiting_by_connection(database)
+    waiting_of_connections(database, ["desk"])
+    newest_events(database, now - timedelta(days=1), limit=10, max_bytes=10_000)
+    last_fired(database, ["test"])
+    latest_rules(database)
+    assert list(stored_events(database, now - timedelta(days=1), now + timedelta(days=1))) != []
     delivery = list_deliveries(database).items[0]
     event_id = str(delivery["event_id"])
     for matching in (
