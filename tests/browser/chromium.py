@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,9 +21,12 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--no-first-run",
     "--no-default-browser-check", "--disable-background-networking", "--disable-sync", "--disable-component-update",
     "--disable-default-apps", "--disable-extensions", "--remote-debugging-pipe",
+    "--js-flags=--single-threaded",  # no threads that compile what runs once
+    # The page is in the background, so that it is not painted, but its timers run at the usual speed.
+    "--disable-background-timer-throttling", "--disable-renderer-backgrounding",
 )  # fmt: skip
-SETTLE_TIMEOUT = 20.0
-"""Seconds to wait for a page to finish loading."""
+TIMEOUT = 60.0
+"""Seconds to wait for the next message of the browser, for example that a page has loaded."""
 
 # The browser reads commands from file descriptor 3 and writes responses to 4.
 _LAUNCH = """
@@ -46,10 +49,6 @@ def find() -> str:
     return browser
 
 
-class Navigated(Exception):
-    """The page navigated away before it responded."""
-
-
 class Chromium:
     """One page of a browser."""
 
@@ -59,10 +58,16 @@ class Chromium:
         self._buffer = b""
         self._number = 0
         self._session: str | None = None
+        self._target = ""
+        """The ID of the page, and of its main frame."""
+        self._navigation_requested = False
+        self._loading = False
+        self._emulated: dict[str, dict[str, Any]] = {}
         self.console: list[str] = []
         """Errors of scripts and of the content security policy."""
-        target = self._call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._target = self._call("Target.createTarget", url="about:blank", background=True)["targetId"]
+        attached = self._call("Target.attachToTarget", targetId=self._target, flatten=True)
+        self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._call(f"{domain}.enable")
 
@@ -75,23 +80,37 @@ class Chromium:
         while True:
             response = self._next_message()
             if response.get("id") == self._number:
-                if "error" in response:
-                    raise Navigated(f"{method}: {response['error']}")
+                assert "error" not in response, f"{method}: {response['error']}"
                 result: dict[str, Any] = response["result"]
                 return result
 
     def _next_message(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
+            assert select.select([self._reading], [], [], TIMEOUT)[0], "the browser does not respond"
             chunk = os.read(self._reading, 1 << 16)
             assert chunk, "the browser exited"
             self._buffer += chunk
         raw, _, self._buffer = self._buffer.partition(b"\0")
         message: dict[str, Any] = json.loads(raw)
-        if message.get("method") == "Log.entryAdded":
-            self.console.append(message["params"]["entry"]["text"])
-        elif message.get("method") == "Runtime.exceptionThrown":
-            self.console.append(str(message["params"]["exceptionDetails"]))
+        method, params = message.get("method"), message.get("params", {})
+        if method == "Log.entryAdded":
+            self.console.append(params["entry"]["text"])
+        elif method == "Runtime.exceptionThrown":
+            self.console.append(str(params["exceptionDetails"]))
+        elif params.get("frameId") == self._target:
+            self._follow(method)
         return message
+
+    def _follow(self, event: str | None) -> None:
+        """Note what happens to the main frame. A click requests a navigation before the browser responds to it."""
+        if event == "Page.frameRequestedNavigation":
+            self._navigation_requested = True
+        elif event in ("Page.frameStartedNavigating", "Page.frameStartedLoading"):
+            self._navigation_requested, self._loading = False, True
+        elif event == "Page.frameStoppedLoading":
+            self._loading = False
+        elif event == "Page.navigatedWithinDocument":
+            self._navigation_requested = False
 
     def run(self, script: str) -> Any:
         """Evaluate an expression in the page and return its value."""
@@ -105,7 +124,7 @@ class Chromium:
         self._settle()
 
     def click(self, selector: str) -> None:
-        """Click the element and wait until the next page has loaded."""
+        """Click the element and wait until the page has loaded to which it leads, if any."""
         self.run(f"document.querySelector({json.dumps(selector)}).click()")
         self._settle()
 
@@ -130,24 +149,29 @@ class Chromium:
     def back(self) -> None:
         """Go back in the history and wait until the page has loaded."""
         self.run("setTimeout(() => history.back(), 0)")
+        self._navigation_requested = True
         self._settle()
 
-    def clear_cookies(self) -> None:
-        """Delete all cookies. A browser stores them per host, and ignores the port."""
+    def reset(self) -> None:
+        """Delete cookies and messages, and emulate the usual screen.
+
+        A browser stores cookies per host, and ignores the port.
+        """
         self._call("Network.clearBrowserCookies")
+        self.console.clear()
+        self.emulate()
+
+    def log_in(self, url: str, token: str) -> None:
+        """Log in to the dashboard at this URL."""
+        self.open(f"{url}/login")
+        self.fill("#token", token)
+        self.click("button.primary")
+        assert self.url == f"{url}/"
 
     def _settle(self) -> None:
-        """Wait until the page has loaded and its address no longer changes."""
-        deadline, unchanged, previous = time.monotonic() + SETTLE_TIMEOUT, 0, None
-        while unchanged < 4:
-            assert time.monotonic() < deadline, "the page did not finish loading"
-            time.sleep(0.05)
-            try:
-                state = self.run("[location.href, document.readyState, performance.timeOrigin].join(' ')")
-            except Navigated:
-                state = ""
-            unchanged = unchanged + 1 if state == previous and "complete" in state else 0
-            previous = state
+        """Wait until every navigation that was requested has ended and its page has loaded."""
+        while self._navigation_requested or self._loading:
+            self._next_message()
 
     @property
     def url(self) -> str:
@@ -163,16 +187,16 @@ class Chromium:
         self, width: int = 1200, height: int = 900, *, dark: bool = False, scripts: bool = True
     ) -> None:
         """Emulate a screen size, a color scheme, and a browser with or without scripts."""
-        self._call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=width < 600,
-        )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self._call("Emulation.setEmulatedMedia", features=[scheme])
-        self._call("Emulation.setScriptExecutionDisabled", value=not scripts)
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        for method, params in (
+            ("setDeviceMetricsOverride", screen),
+            ("setEmulatedMedia", {"features": [scheme]}),
+            ("setScriptExecutionDisabled", {"value": not scripts}),
+        ):
+            if self._emulated.get(method) != params:  # also an unchanged value costs a layout
+                self._call(f"Emulation.{method}", **params)
+                self._emulated[method] = params
 
     def screenshot(self, path: Path, *, full_page: bool = True) -> None:
         """Save the full page, or the part that fits on the screen, as a PNG file."""

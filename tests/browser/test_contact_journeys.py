@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from bridge.clock import Clock
-from tests.browser.chromium import Chromium, chromium
+from tests.browser.chromium import Chromium
 from tests.integration.contact_stories import KENJI, ROSA, Stories, tell
 from tests.integration.dashboard_site import TOKEN, Site, running_site
 
@@ -23,13 +23,10 @@ def stories(site: Site) -> Stories:
     return tell(site)
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory, site: Site) -> Iterator[Chromium]:
-    with chromium(tmp_path_factory.mktemp("chromium")) as chrome:
-        chrome.open(f"{site.url}/login")
-        chrome.fill("#token", TOKEN)
-        chrome.click("button.primary")
-        yield chrome
+@pytest.fixture(scope="module", autouse=True)
+def logged_in(browser: Chromium, site: Site) -> None:
+    browser.reset()
+    browser.log_in(site.url, TOKEN)
 
 
 def ask(browser: Chromium, site: Site, query: str) -> str:

@@ -14,26 +14,11 @@ from bridge.clock import Clock
 from bridge.store.opt_out_list import list_opt_outs
 from bridge.unsubscribe_links import unsubscribe_link
 from tests.asgi_server import serving
-from tests.browser.chromium import Chromium, chromium
+from tests.browser.chromium import Chromium
 from tests.integration.dashboard_site import TOKEN, Site, running_site
 from tests.integration.test_dashboard import delivery_in_review, hostile_pages
 
 SECRET = "a secret of at least sixteen"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    with chromium(tmp_path_factory.mktemp("chromium")) as chrome:
-        yield chrome
-
-
-@pytest.fixture
-def chrome(browser: Chromium) -> Chromium:
-    """A browser without cookies."""
-    browser.clear_cookies()
-    browser.console.clear()
-    browser.emulate()
-    return browser
 
 
 @pytest.fixture
@@ -45,10 +30,7 @@ def site(tmp_path: Path, clock: Clock) -> Iterator[Site]:
 @pytest.fixture
 def page(chrome: Chromium, site: Site) -> Chromium:
     """A browser that is logged in."""
-    chrome.open(f"{site.url}/login")
-    chrome.fill("#token", TOKEN)
-    chrome.click("button.primary")
-    assert chrome.url == f"{site.url}/"
+    chrome.log_in(site.url, TOKEN)
     return chrome
 
 

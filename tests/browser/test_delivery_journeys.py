@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bridge.clock import Clock
-from tests.browser.chromium import Chromium, chromium
+from tests.browser.chromium import Chromium
 from tests.integration.dashboard_site import TOKEN, Site, running_site
 from tests.integration.test_dashboard_deliveries import NO_NUMBER, failed_delivery, reviews
 
@@ -29,18 +29,9 @@ class Operator:
         self._chrome.click(selector)
         self.clicks += 1
 
-    def type(self, selector: str, text: str) -> None:
-        self._chrome.fill(selector, text)
-
     @property
     def text(self) -> str:
         return self._chrome.text
-
-
-@pytest.fixture(scope="module")
-def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    with chromium(tmp_path_factory.mktemp("chromium")) as chrome:
-        yield chrome
 
 
 @pytest.fixture
@@ -51,14 +42,9 @@ def site(tmp_path: Path, clock: Clock) -> Iterator[Site]:
 
 @pytest.fixture
 def operator(chrome: Chromium, site: Site) -> Operator:
-    chrome.clear_cookies()
-    chrome.emulate(390, 844)
-    operator = Operator(chrome, site)
-    operator.open("/login")
-    operator.type("#token", TOKEN)
-    operator.click("button.primary")
+    chrome.log_in(site.url, TOKEN)
     chrome.emulate(390, 844, scripts=False)
-    return operator
+    return Operator(chrome, site)
 
 
 def test_review_is_marked_as_delivered_with_one_click(operator: Operator, site: Site) -> None:

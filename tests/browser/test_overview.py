@@ -8,7 +8,7 @@ import pytest
 
 from bridge.clock import Clock
 from bridge.store.workers import record_heartbeat
-from tests.browser.chromium import chromium
+from tests.browser.chromium import Chromium
 from tests.integration.dashboard_site import TOKEN, running_site
 from tests.integration.test_web_overview import outage, recover
 
@@ -22,23 +22,23 @@ ABOVE_THE_FOLD = """
 
 
 @pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
-def test_overview_answers_without_a_click(tmp_path: Path, clock: Clock, width: int, height: int) -> None:
-    with running_site(tmp_path, clock) as site, chromium(tmp_path / "chromium") as page:
+def test_overview_answers_without_a_click(
+    tmp_path: Path, clock: Clock, chrome: Chromium, width: int, height: int
+) -> None:
+    with running_site(tmp_path, clock) as site:
         record_heartbeat(site.database, "one", "1.0.0")
         site.routed_event()
         outage(site)
         recover(site)
-        page.emulate(width=width, height=height)
-        page.open(f"{site.url}/login")
-        page.fill("#token", TOKEN)
-        page.click("button.primary")
-        assert page.run("document.title").startswith("All is well")
+        chrome.emulate(width=width, height=height)
+        chrome.log_in(site.url, TOKEN)
+        assert chrome.run("document.title").startswith("All is well")
         for answer in (
             "All is well.",
             "Nothing needs you.",
             "Desk did not respond from",
             "had been processed by",
         ):
-            assert page.run(ABOVE_THE_FOLD % answer), answer
-        assert page.run("document.documentElement.scrollWidth") <= width
-        assert page.console == []
+            assert chrome.run(ABOVE_THE_FOLD % answer), answer
+        assert chrome.run("document.documentElement.scrollWidth") <= width
+        assert chrome.console == []

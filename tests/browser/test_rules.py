@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from bridge.clock import Clock
-from tests.browser.chromium import Chromium, chromium
-from tests.browser.test_every_page import AXE, GEOMETRY, RUN_AXE, WIDTHS
+from tests.browser.chromium import Chromium
+from tests.browser.test_every_page import axe_violations, geometry_problems
 from tests.integration.dashboard_site import TOKEN, Site, running_site
 from tests.integration.test_web_rules import TrialHere, environment
 
@@ -22,15 +22,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield site
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory, site: Site) -> Iterator[Chromium]:
+@pytest.fixture
+def page(chrome: Chromium, site: Site) -> Chromium:
     """A browser that is logged in."""
-    with chromium(tmp_path_factory.mktemp("chromium")) as chrome:
-        chrome.emulate()
-        chrome.open(f"{site.url}/login")
-        chrome.fill("#token", TOKEN)
-        chrome.click("button.primary")
-        yield chrome
+    chrome.log_in(site.url, TOKEN)
+    return chrome
 
 
 def change(page: Chromium, old: str, new: str) -> None:
@@ -43,14 +39,8 @@ def change(page: Chromium, old: str, new: str) -> None:
 
 def check_page(page: Chromium) -> None:
     """Check what `test_every_page` checks of pages that a link opens."""
-    for width in WIDTHS:
-        page.emulate(width)
-        found = page.run(GEOMETRY)
-        assert not any(found.values()), json.dumps(found, indent=1)
-    page.run(AXE)
-    for dark in (False, True):
-        page.emulate(390, dark=dark)
-        assert page.run(RUN_AXE) == []
+    found = geometry_problems(page) | axe_violations(page)
+    assert not found, json.dumps(found, indent=1)
     page.emulate()
     assert [message for message in page.console if "status of 4" not in message] == []
 
