@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 from pydantic import SecretStr
-from rich.status import Status
 
 from bridge.cli.db import open_store
 from bridge.cli.output import errors, pluralize
@@ -82,6 +81,9 @@ def _run(
     name: str, connector: Connector, environ: Mapping[str, str], run: Callable[[Any], AccountResult]
 ) -> AccountResult:
     settings: ConnectorSettings | None = None
+    # Imported here, because a server can check accounts too, and has no other use for rich.
+    from rich.status import Status
+
     with Status(f"Connecting to {name} ...", console=errors()):
         try:
             settings = read_settings(connector, name, environ)

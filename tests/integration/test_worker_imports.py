@@ -14,10 +14,14 @@ from bridge.store.database import Database
 from bridge.store.migrate import upgrade
 
 TOP = Path(__file__).parents[2]
-UNUSED = ("zeep", "lxml", "requests_toolbelt", "aiohttp", "starlette", "uvicorn", "aiosmtpd", "jwt", "cryptography")
+UNUSED = (
+    "zeep", "lxml", "requests_toolbelt", "aiohttp", "starlette", "uvicorn", "aiosmtpd", "jwt", "cryptography", "rich",
+)  # fmt: skip
 LOAD_EVERY_CONNECTOR = """
 import json, sys
 import bridge.cli.worker_process
+from bridge.telemetry import configure_logging
+configure_logging("console")
 from bridge.connector.discovery import Registry
 registry = Registry()
 names = [registry.connector(name).name for name in registry.names()]
