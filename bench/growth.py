@@ -1,8 +1,8 @@
 """Benchmark of growth: the same work on a database with many stored events and on one with few, alternately.
 
-The few are as many as fill every page and list, so that both show as many rows. Receipts, deliveries, pages, lists and
-commands are ratios of speed, so that 1 means that a database does not get slower as it grows. Pruning and erasing are
-measured against fixed bars, because on a small database there is nothing to do.
+The few are as many as fill every page and list, so that both show as many rows. Events stored, deliveries, pages, lists
+and commands are ratios of speed, so that 1 means that a database does not get slower as it grows. Pruning and erasing
+are measured against fixed bars, because on a small database there is nothing to do.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import httpx
 from bench.databases import BridgeDatabase, Engine
 from bench.load import load, write_bodies
 from bench.rows import Row, drain, row
-from bench.servers import BRIDGE, bridge_server, bridge_workers, post, wait_for_worker
+from bench.servers import BRIDGE, bridge_server, post, run_workers, wait_for_worker
 
 CONCURRENCY: Final = 8
 """Simultaneous calls."""
@@ -100,7 +100,7 @@ def first_request(engine: Engine, folder: Path, *, separate_worker: bool = False
         options = ["--no-worker"] if separate_worker else []
         with (
             bridge_server(folder, url, *options) as address,
-            bridge_workers(folder, url, int(separate_worker)),
+            run_workers(folder, url, int(separate_worker)),
         ):
             if not separate_worker:
                 wait_for_worker(address)

@@ -8,7 +8,7 @@ from typing import Final
 from bench.databases import BridgeDatabase, Engine
 from bench.load import CONNECTIONS, load, write_bodies
 from bench.rows import Row
-from bench.servers import RULES, bridge_server, bridge_workers
+from bench.servers import RULES, bridge_server, run_workers
 
 WORKERS: Final = (1, 2, 4)
 LATENCY_RULES: Final = RULES.replace("idle.do_nothing", "idle.wait")
@@ -44,7 +44,7 @@ def _rate(engine: Engine, folder: Path, workers: int) -> float:
                 seconds *= 2
         # Hidden from the workers until all of them have started.
         database.change("UPDATE events SET routed_at = -1 WHERE routed_at IS NULL")
-        with bridge_workers(folder, url, workers, LATENCY_RULES):
+        with run_workers(folder, url, workers, LATENCY_RULES):
             database.change("UPDATE events SET routed_at = NULL WHERE routed_at = -1")
             database.wait_until_final()
         finished = [

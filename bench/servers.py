@@ -176,7 +176,7 @@ def bridge_server(
 
 
 @contextmanager
-def bridge_workers(folder: Path, database_url: str, number: int, rules: str = RULES) -> Iterator[None]:
+def run_workers(folder: Path, database_url: str, number: int, rules: str = RULES) -> Iterator[None]:
     """Run this many `bridge worker` next to a server without a worker."""
     environ = {**os.environ, **bridge_environment(folder, database_url, rules)}
     processes = []

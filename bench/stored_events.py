@@ -241,7 +241,10 @@ def _insert_into_sqlite(url: str, columns: dict[str, list[str]], chunks: _Chunks
 
 def _insert_into_postgres(url: str, columns: dict[str, list[str]], chunks: _Chunks) -> None:
     with psycopg.connect(url, autocommit=True) as conn:
-        conn.execute("SET session_replication_role = replica")  # foreign keys are not checked row by row
+        for table in _TABLES:
+            conn.execute(
+                f"ALTER TABLE {table} DISABLE TRIGGER ALL"
+            )  # foreign keys are not checked row by row
         conn.execute("SET synchronous_commit = off")
         conn.execute("SET maintenance_work_mem = '512MB'")
         indexes = conn.execute(
@@ -258,5 +261,7 @@ def _insert_into_postgres(url: str, columns: dict[str, list[str]], chunks: _Chun
                         copy.write_row(row)
         for _, statement in indexes:
             conn.execute(statement)
+        for table in _TABLES:
+            conn.execute(f"ALTER TABLE {table} ENABLE TRIGGER ALL")
         conn.execute("VACUUM ANALYZE")  # as autovacuum would have done over the 90 days
         conn.execute("CHECKPOINT")
