@@ -30,7 +30,7 @@ from bridge.store.migrate import upgrade
 
 STOP_SECONDS = 30.0
 SMALL = 512 * 1024
-"""Bytes up to which the rows of a table are deleted, which is cheaper. TRUNCATE also removes what deleted rows leave."""
+"""Bytes up to which the rows of a table are deleted, which is cheaper. Larger ones are truncated to keep scans short."""
 _TABLES_WITH_ROWS = " UNION ALL ".join(
     f"SELECT '{table.name}', pg_relation_size('{table.name}') WHERE EXISTS (SELECT FROM {table.name})"
     for table in schema.metadata.sorted_tables
@@ -142,16 +142,17 @@ def reused_engine(url: str, pool_size: int) -> Engine:
     It also keeps compiled statements, which every test would compile again.
     """
     engine = _engine(url, pool_size)
+    if engine.dialect.name == "sqlite":
+        return engine  # the next test has another file
     close_sessions = engine.dispose
 
     def close() -> None:
-        if engine.pool.checkedout() or engine.dialect.name == "sqlite":  # the next test has another file
+        if engine.pool.checkedout():
             close_sessions()
             _pooled_sessions.clear()
 
     engine.dispose = close
-    if engine.dialect.name == "postgresql":
-        event.listen(engine, "connect", lambda session, _: _pooled_sessions.add(session.info.backend_pid))
+    event.listen(engine, "connect", lambda session, _: _pooled_sessions.add(session.info.backend_pid))
     return engine
 
 
