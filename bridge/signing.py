@@ -47,7 +47,7 @@ class SignedHeaders:
     """What the headers of a request say about its signature, which is known before the body arrives."""
 
     signature: bytes
-    rejection: SignedRequestRejected | None
+    timestamp_error: SignedRequestRejected | None
     """Why the timestamp is rejected. It counts only once the signature is known to be right."""
 
 
@@ -64,8 +64,8 @@ def read_headers(headers: Mapping[str, str], now: datetime, tolerance: int) -> S
 def verify(body: bytes, signed: SignedHeaders, secrets: Sequence[bytes]) -> None:
     """Raise Refused unless one of `secrets` signed `body` and the request is recent."""
     verify_signature(body, signed.signature, secrets)
-    if signed.rejection is not None:
-        raise signed.rejection
+    if signed.timestamp_error is not None:
+        raise signed.timestamp_error
 
 
 def verify_signature(body: bytes, signature: bytes, secrets: Sequence[bytes]) -> None:

@@ -309,9 +309,9 @@ async def _read_signed_body(
     A request that only has a wrong timestamp may be genuine: its body is kept for `bridge rejected accept` if it
     arrives within a second. Raise Refused if it does not.
     """
-    if signed is None or signed.rejection is None:
+    if signed is None or signed.timestamp_error is None:
         return await _read_body(receive, content_length)
-    error = signed.rejection
+    error = signed.timestamp_error
     try:
         async with asyncio.timeout(STALE_BODY_SECONDS):
             return await _read_body(receive, content_length)
