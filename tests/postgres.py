@@ -30,7 +30,7 @@ from bridge.store.migrate import upgrade
 
 STOP_SECONDS = 30.0
 SMALL = 512 * 1024
-"""Bytes up to which the rows of a table are deleted, which is cheaper. Larger ones are truncated to keep scans short."""
+"""Bytes up to which rows of a table are deleted, which is cheaper. Larger ones are truncated to keep scans short."""
 _TABLES_WITH_ROWS = " UNION ALL ".join(
     f"SELECT '{table.name}', pg_relation_size('{table.name}') WHERE EXISTS (SELECT FROM {table.name})"
     for table in schema.metadata.sorted_tables
