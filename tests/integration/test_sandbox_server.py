@@ -47,7 +47,7 @@ def test_environment_configures_every_provider(sandbox: RunningSandbox) -> None:
     assert all(sandbox.environment.values())
 
 
-def test_stop_takes_less_than_a_second_with_hanging_requests() -> None:
+def test_stop_does_not_wait_for_hanging_requests() -> None:
     running = start_sandbox()
     running.fault("slack", path="*hang*", hang=True)
     running.fault("slack", path="*slow*", delay=30)
@@ -69,13 +69,11 @@ def test_stop_takes_less_than_a_second_with_hanging_requests() -> None:
         smtp.recv(100)
         while len(running.requests_to("slack")) < 2:
             time.sleep(0.01)
-        started_at = time.monotonic()
         running.stop()
-        assert time.monotonic() - started_at < 1
     for thread in threads:
-        thread.join(5)
+        thread.join()
     idle.close()
-    assert failures == [httpx.RemoteProtocolError, httpx.RemoteProtocolError]
+    assert failures == [httpx.RemoteProtocolError] * 2, "the clients would time out after 20 s"
     running.stop()  # stopping twice is allowed
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", running.port), timeout=1)
