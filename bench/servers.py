@@ -64,7 +64,7 @@ rules:
     do: [{use: idle.send_text, with: {body: Thank you for the chat.}}]
   - name: abandoned-chats
     when: chat.abandoned
-    do: [{use: idle.do_nothing, delay: 1d, cancel_on: chat.completed, with: {note: ask again}}]
+    do: [{use: idle.do_nothing, delay: 3s, cancel_on: chat.completed, with: {note: ask again}}]
   - name: resolved-chats
     when: chat.resolved
     if: event.metadata.segment == 'vip'

@@ -62,10 +62,9 @@ def produce(folder: Path, url: str) -> None:
 
 
 def _signed_events() -> Iterator[str]:
-    now = datetime.now(UTC)
-    stamp = int(now.timestamp())
     types = [name for name, share in MIX for _ in range(share)]
     for number in range(PRODUCED):
+        now = datetime.now(UTC)
         # All types in each hundred; contacts of abandoned chats come again with a completed one.
         name = types[number % 100]
         contact = number - 5 if name == "chat.completed" and 80 <= number % 100 < 85 else number
@@ -78,7 +77,7 @@ def _signed_events() -> Iterator[str]:
         if name == "call.busy" and number % 100 == 72:
             body["metadata"]["later"] = "yes"
         raw = json.dumps(body)
-        yield f"{stamp} {sign(raw.encode(), SECRET.encode())} {raw}"
+        yield f"{int(now.timestamp())} {sign(raw.encode(), SECRET.encode())} {raw}"
 
 
 def phone_of(contact: int) -> str:
