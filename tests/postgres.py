@@ -30,7 +30,7 @@ from bridge.store.migrate import upgrade
 
 STOP_SECONDS = 30.0
 SMALL = 512 * 1024
-"""Bytes up to which rows of a table are deleted, which is cheaper. Larger ones are truncated to keep scans short."""
+"""Bytes up to which rows of a table are deleted, which is cheaper. Larger ones are truncated: scans stay short."""
 _TABLES_WITH_ROWS = " UNION ALL ".join(
     f"SELECT '{table.name}', pg_relation_size('{table.name}') WHERE EXISTS (SELECT FROM {table.name})"
     for table in schema.metadata.sorted_tables
@@ -117,8 +117,9 @@ class ReusedDatabase:
             )  # rows that refer to others may stay
         self._session.execute(
             "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND pid <> ALL(%s)",
-            [sorted(_pooled_sessions)],
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() "
+            "AND (pid <> ALL(%s) OR state <> 'idle')",
+            [sorted(set().union(*_pooled_sessions))],
         )
         used = self._session.execute(_TABLES_WITH_ROWS).fetchall()
         statements = [
@@ -132,8 +133,8 @@ class ReusedDatabase:
             self._session.close()
 
 
-_pooled_sessions: set[int] = set()
-"""The server's process IDs of the sessions in the pools of `reused_engine`."""
+_pooled_sessions: list[set[int]] = []
+"""The server's process IDs of the sessions in the pool of each `reused_engine`."""
 
 
 def reused_engine(url: str, pool_size: int) -> Engine:
@@ -144,15 +145,16 @@ def reused_engine(url: str, pool_size: int) -> Engine:
     engine = _engine(url, pool_size)
     if engine.dialect.name == "sqlite":
         return engine  # the next test has another file
-    close_sessions = engine.dispose
+    close_sessions, sessions = engine.dispose, set[int]()
 
     def close() -> None:
         if engine.pool.checkedout():
             close_sessions()
-            _pooled_sessions.clear()
+            sessions.clear()
 
     engine.dispose = close
-    event.listen(engine, "connect", lambda session, _: _pooled_sessions.add(session.info.backend_pid))
+    event.listen(engine, "connect", lambda session, _: sessions.add(session.info.backend_pid))
+    _pooled_sessions.append(sessions)
     return engine
 
 
