@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from math import ceil
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -50,6 +51,9 @@ from bridge.worker.service import Worker
 
 NO_QUIET = every_day(NO_WINDOW)
 """No quiet hours, so that a test about something else does not depend on the time at which it runs."""
+
+STEP = timedelta(seconds=5)
+MAX_STEPS = 120
 
 
 class Text(Params):
@@ -154,6 +158,8 @@ class Engine:
         default_factory=lambda: PolicyConfig(MessagingPolicy(quiet_hours=NO_QUIET))
     )
     per_second: float | None = None
+    next_poll_in: timedelta | None = None
+    """When the last claim asked to poll again."""
 
     def __post_init__(self) -> None:
         self.connector = desk(self.provider)
@@ -221,9 +227,9 @@ class Engine:
             return action.batch if action else 1
 
         capacity = Capacity("desk", self.slots, batch_size, self.per_second)
-        return [
-            list(call) for call in claim(self.database, capacity, self.policy_config, self.worker_id).calls
-        ]
+        batch = claim(self.database, capacity, self.policy_config, self.worker_id)
+        self.next_poll_in = batch.next_poll_in
+        return [list(call) for call in batch.calls]
 
     def attempt(self, call: Sequence[ClaimedDelivery]) -> list[AttemptResult]:
         """Make one call."""
@@ -256,12 +262,16 @@ class Engine:
         return left < steps
 
     def run_for(self, **duration: float) -> None:
-        """Advance the clock by 5 s at a time, or by a minute after an idle one, and process what becomes due."""
+        """Advance the clock to each time at which the claim polls again, and process what is due.
+
+        The times are multiples of 5 s after the start, at most 10 minutes apart.
+        """
         end = self.database.clock.now() + timedelta(**duration)
-        idle_steps = 0
         while (left := (end - self.database.clock.now()).total_seconds()) > 0:
-            idle_steps = 0 if self.run_due() else idle_steps + 1
-            self.database.clock.advance(seconds=min(5 if idle_steps < 12 else 60, left))
+            self.run_due()
+            steps = ceil(self.next_poll_in / STEP) if self.next_poll_in is not None else MAX_STEPS
+            seconds = min(max(steps, 1), MAX_STEPS) * STEP.total_seconds()
+            self.database.clock.advance(seconds=min(seconds, left))
         self.run_due()
 
     def recover_expired(self) -> int:
