@@ -20,8 +20,8 @@ from bridge.testing import event
 from tests.acceptance.service_process import eventually
 from tests.integration.crm import email_address, phone_number
 
-CONTACTS = 100
-CALLS = 600
+CONTACTS = 50
+CALLS = 300
 CRMS = ("hubspot", "salesforce")
 UNFINISHED = ("pending", "running", "retrying")
 RULES = """
@@ -117,7 +117,7 @@ def test_cached_contact_takes_one_request_per_call_and_a_tenth_in_backlog(
         wait_until_logged(running, sandbox, CONTACTS)  # from here on all contacts are cached
         count_new_requests(sandbox)
 
-        single_calls = 40
+        single_calls = 20
         for number in range(CONTACTS, CONTACTS + single_calls):
             store_calls(running, range(number, number + 1))
             wait_until_logged(running, sandbox, number + 1)

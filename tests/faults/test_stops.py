@@ -50,6 +50,7 @@ def test_shutdown_under_load_finishes_attempts_and_rejects_events(
     )
 
 
+@pytest.mark.faults  # `make test` has one of the same name with one attempt, in tests/acceptance
 def test_second_signal_exits_immediately(deployment: Deployment, report: Report) -> None:
     process = deployment.start().ready()
     with slow_providers(deployment.sandbox, 2.0):
