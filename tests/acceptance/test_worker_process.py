@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
@@ -23,7 +24,14 @@ from bridge.store.database import Database
 from bridge.store.migrate import upgrade
 from bridge.worker.router import POLL_INTERVAL
 from tests.acceptance.commands import delivery_states
-from tests.acceptance.service_process import ADMIN, ServiceProcess, eventually, running_service
+from tests.acceptance.service_process import (
+    ADMIN,
+    ServiceProcess,
+    clean_environment,
+    eventually,
+    run_command,
+    running_service,
+)
 
 RULES = """
 version: 1
@@ -117,6 +125,15 @@ def test_first_worker_is_a_fork_that_shares_no_socket_and_its_successor_a_progra
     os.kill(first, signal.SIGKILL)
     second = eventually(lambda: (pid := worker_of(service)) != first and pid)
     assert "bridge.cli.worker_process" in _command(second)
+
+
+def test_server_that_cannot_start_leaves_no_worker_with_its_lock(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text("version: 1\nrules: []\n")
+    (tmp_path / "bridge.db").write_text("This is not a database. " * 50)
+    failed = run_command(tmp_path, clean_environment(), "serve", "--insecure")
+    assert (failed.returncode, "not a database" in failed.stderr) == (1, True), failed.stderr
+    with (tmp_path / "bridge.db.lock").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises BlockingIOError while a worker has it
 
 
 def test_killed_worker_is_replaced(service: ServiceProcess, sandbox: RunningSandbox) -> None:
