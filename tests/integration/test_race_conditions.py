@@ -516,10 +516,10 @@ def test_delivery_retried_during_pruning_keeps_its_params(
     engine.database.clock.advance(days=31)
     write = engine.database.write
 
-    def retry_first() -> Any:
+    def retry_first(**options: Any) -> Any:
         monkeypatch.undo()
         assert retry(engine.database, "ada", [delivery_id])[0].done
-        return write()
+        return write(**options)
 
     monkeypatch.setattr(engine.database, "write", retry_first)
     _prune_deliveries(engine.database, timedelta(days=30), Rules("", "rules"))

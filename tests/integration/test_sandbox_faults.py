@@ -156,7 +156,7 @@ def test_delayed_request_does_not_block_other_requests(sandbox: RunningSandbox) 
     started_at = time.monotonic()
     assert httpx.post(sandbox.environment["SLACK_WEBHOOK_URL"], json={"text": "x"}).text == "ok"
     assert httpx.get(url).status_code == 401
-    assert time.monotonic() - started_at < 1
+    assert time.monotonic() - started_at < 15  # the first request takes 20 s
 
 
 def test_fault_matches_path_and_method_and_expires_after_times(sandbox: RunningSandbox) -> None:
