@@ -119,18 +119,21 @@ class InMemoryStore:
         self, delivery: DryRunDelivery, messaging: MessagingPolicy, now: datetime
     ) -> PolicyInputs:
         """Return the inputs of the decision about a delivery."""
-        planned, trigger = delivery.planned, EventRef.of(delivery.event)
+        planned = delivery.planned
         once = planned.once
-        related = self.events.related_to(trigger) if planned.cancel_on else ()
         record = self.idempotency_keys.get(planned.idempotency_key)
         sent_at = self.messages_sent_at.get(_message_key(planned)) if planned.channel else None
         return PolicyInputs(
-            cancelled_by=find_cancelling_event(planned.cancel_on, trigger, related),
+            cancelled_by=self._cancelled_by(delivery) if planned.cancel_on else None,
             last_done_at=self.last_done_at.get(_once_key(delivery, once.per)) if once else None,
             messages_sent_at=sent_at or (),
             messages_of_connection=self._messages_of_connection(planned, messaging, now),
             idempotency_record=IdempotencyRecord(*record) if record else None,
         )
+
+    def _cancelled_by(self, delivery: DryRunDelivery) -> EventRef | None:
+        trigger = EventRef.of(delivery.event)
+        return find_cancelling_event(delivery.planned.cancel_on, trigger, self.events.related_to(trigger))
 
     def _messages_of_connection(
         self, planned: PlannedDelivery, messaging: MessagingPolicy, now: datetime
