@@ -20,12 +20,13 @@ from tests.integration.engine import Engine as Stages
 DUE: Final = 10_000
 SLOTS: Final = 64
 """Calls that one claim may start."""
-CLAIMED: Final = 4_500
-"""Deliveries that are claimed in all rounds together: fewer than those without the common key."""
+ROUNDS: Final = 15
+CLAIMED: Final = 300
+"""Deliveries per round; in all rounds together fewer than those without the common key."""
 _EVENTS: Final = 100
 
 
-def claims(engine: Engine, waiting: int, rounds: int) -> list[Row]:
+def claims(engine: Engine, waiting: int) -> list[Row]:
     """Measure claims in this process, without attempts; their results are recorded between them."""
     with ExitStack() as stack:
         alone, among, crowded = (
@@ -33,9 +34,9 @@ def claims(engine: Engine, waiting: int, rounds: int) -> list[Row]:
             for later, keyed in ((0, False), (waiting, False), (0, True))
         )
         rates: dict[int, list[float]] = {id(alone): [], id(among): [], id(crowded): []}
-        for _ in range(rounds):
+        for _ in range(ROUNDS):
             for stages in (alone, among, crowded):
-                rates[id(stages)].append(_claim_rate(stages, CLAIMED // rounds))
+                rates[id(stages)].append(_claim_rate(stages, CLAIMED))
     label = f"{engine.name}: claims/s of {DUE:,} due deliveries"
     return [
         row(f"{label} among {waiting:,} that wait for tomorrow; alone", rates[id(among)], rates[id(alone)],
