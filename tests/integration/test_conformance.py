@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Literal
 from urllib.parse import unquote_plus, urlsplit
 
@@ -76,14 +77,23 @@ class WebhookReceiver:
         return len(self.processed_ids)
 
 
+@cache
+def _hubspot_properties() -> dict[str, dict[str, Any]]:
+    """Return the properties by object type after set-up, which takes more requests than most tests."""
+    with start_sandbox() as sandbox:
+        with connect(TestHubspot.connector, sandbox.environment) as portal:
+            portal.setup()
+        return {name: dict(kind.properties) for name, kind in sandbox.hubspot.crm.types.items()}
+
+
 class HubspotProvider(SandboxProvider):
     """A HubSpot account with the suite's contact and an open ticket, so that every action writes with one request."""
 
     def __init__(self, sandbox: RunningSandbox) -> None:
         super().__init__(sandbox, "hubspot")
         self.account = sandbox.hubspot
-        with connect(TestHubspot.connector, self.environ) as portal:
-            portal.setup()
+        for kind, properties in _hubspot_properties().items():
+            self.account.crm.types[kind].properties |= properties
         contact = self.account.add("contacts", email=EMAIL, phone=PHONE)
         ticket = self.account.add("tickets", hs_pipeline_stage="911201", subject="Help")
         self.account.link("tickets", ticket.id, "contacts", contact.id)
