@@ -33,7 +33,7 @@ SMALL = 512 * 1024
 """Bytes up to which rows of a table are deleted, which is cheaper. Larger ones are truncated: scans stay short."""
 _TABLES_WITH_ROWS = " UNION ALL ".join(
     f"SELECT '{table.name}', pg_relation_size('{table.name}') WHERE EXISTS (SELECT FROM {table.name})"
-    for table in schema.metadata.sorted_tables
+    for table in reversed(schema.metadata.sorted_tables)  # rows that refer to others go first
 )
 TEMPLATE = "bridge_template"
 SETTINGS = """
@@ -112,9 +112,6 @@ class ReusedDatabase:
         """
         if self._session is None or self._session.closed:
             self._session = psycopg.connect(self.url, autocommit=True)
-            self._session.execute(
-                "SET session_replication_role = replica"
-            )  # rows that refer to others may stay
         self._session.execute(
             "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid() "
