@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 
 from bridge.cli.connection_limits import ConnectionLimits
+from bridge.http_server import AbortingServer
 from bridge.telemetry.metrics import Metrics
 from bridge.web.rejection_log import RejectionLog
 
@@ -21,13 +22,15 @@ def serving(app: Any, **config: Any) -> Iterator[str]:
     config = {"http": ConnectionLimits(RejectionLog(Metrics())).protocol, "proxy_headers": False} | config
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, **config))
+        ready = threading.Event()
+        server = AbortingServer(
+            uvicorn.Config(app, log_level="error", access_log=False, **config), on_ready=ready.set
+        )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:
-            while not server.started and thread.is_alive():
-                thread.join(0.01)
+            assert ready.wait(10)
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
-            server.should_exit = True
+            server.stop()
             thread.join(10)

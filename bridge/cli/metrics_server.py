@@ -17,8 +17,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bridge.cli.bootstrap import Service
 from bridge.cli.connection_limits import ConnectionLimits
-from bridge.cli.http_server import HttpServer
 from bridge.errors import ConfigError
+from bridge.http_server import HttpServer
 from bridge.settings import Settings
 from bridge.web.access import Access, TokenTable
 from bridge.web.headers import SecurityHeaders

@@ -13,11 +13,11 @@ import uvloop
 
 from bridge.cli.bootstrap import Service
 from bridge.cli.connection_limits import ConnectionLimits, connections_for, raise_file_limit
-from bridge.cli.http_server import HttpServer
 from bridge.cli.process import exit_immediately, tune_gc
 from bridge.cli.web_service import WebService
 from bridge.cli.worker_supervisor import Supervisor
 from bridge.errors import StoreUnavailable
+from bridge.http_server import HttpServer
 from bridge.telemetry import log
 
 RULES_POLL_SECONDS = 2.0

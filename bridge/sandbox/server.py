@@ -15,6 +15,7 @@ from starlette.routing import Mount
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bridge.clock import Clock
+from bridge.http_server import AbortingServer
 from bridge.sandbox import heppu, heppu_requests, slack, slack_workspace, teams
 from bridge.sandbox.control import Control
 from bridge.sandbox.email_account import EmailProvider
@@ -222,7 +223,7 @@ class RunningSandbox:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        server = uvicorn.Server(
+        server = AbortingServer(
             uvicorn.Config(
                 self._application(self._stopping),
                 http=_AbortableProtocol,
@@ -234,20 +235,16 @@ class RunningSandbox:
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 backlog=2048,
-            )
+            ),
+            on_ready=self._started.set,
         )
         smtp_server = MockSmtpServer(self.email, self._tls)
         smtp = await self._loop.create_server(smtp_server.protocol, sock=self._smtp_socket)
         server_task = asyncio.create_task(server.serve(sockets=[self._http_socket]))
-        while not server.started and not server_task.done():
-            await asyncio.sleep(0.005)
-        self._started.set()
         await self._stopping.wait()
-        server.should_exit = True
         smtp.close()
         smtp_server.abort()
-        for connection in list(server.server_state.connections):
-            connection.transport.abort()
+        server.stop()
         await server_task
 
     def _application(self, stopping: asyncio.Event) -> Starlette:

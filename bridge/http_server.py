@@ -43,3 +43,21 @@ class HttpServer(uvicorn.Server):
         self.should_exit = True
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._stopped.set)
+
+
+class AbortingServer(HttpServer):
+    """Closes all connections at once when it stops, for mock providers and tests.
+
+    uvicorn gives them a tenth of a second, for which hundreds of tests would wait.
+    """
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, abort the connections and wait for the requests to end."""
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=5)
