@@ -137,7 +137,7 @@ def test_server_that_cannot_start_leaves_no_worker_with_its_lock(tmp_path: Path)
 
 
 def test_killed_worker_is_replaced(service: ServiceProcess, sandbox: RunningSandbox) -> None:
-    sandbox.fault("hubspot", delay=1.0, times=None)
+    sandbox.fault("hubspot", delay=0.5, times=None)
     first = eventually(lambda: worker_of(service))
     _post(service, *["call.completed"] * 5)
     assert eventually(lambda: "running" in delivery_states(service))
@@ -192,7 +192,7 @@ def test_worker_exits_with_server_and_releases_the_lock(tmp_path: Path, sandbox:
 
 def test_signal_to_both_processes_stops_gracefully(service: ServiceProcess, sandbox: RunningSandbox) -> None:
     """Terminals and service managers send signals to every process of a service."""
-    sandbox.fault("hubspot", delay=1.5, times=None)
+    sandbox.fault("hubspot", delay=0.3, times=None)
     _post(service, "call.completed")
     assert eventually(lambda: "running" in delivery_states(service))
     worker = eventually(lambda: worker_of(service))

@@ -180,8 +180,8 @@ class Chromium:
 
     @property
     def text(self) -> str:
-        """The visible text of the page."""
-        return str(self.run("document.body.innerText"))
+        """The visible text of the page; empty before a page has a body."""
+        return str(self.run("document.body?.innerText ?? ''"))
 
     def emulate(
         self, width: int = 1200, height: int = 900, *, dark: bool = False, scripts: bool = True
