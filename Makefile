@@ -52,7 +52,7 @@ serve: $(READY)
 	@$(BIN)/bridge serve
 
 test: $(READY)
-	@$(BIN)/pytest -m "not faults" --numprocesses 4 --dist worksteal
+	@$(BIN)/pytest -m "not faults" --numprocesses 5 --dist worksteal
 
 test-faults: $(READY)
 	@$(BIN)/pytest -m "faults and not alone" --numprocesses 8 --dist worksteal

@@ -61,3 +61,4 @@ class AbortingServer(HttpServer):
             connection.transport.abort()
         if self.server_state.tasks:
             await asyncio.wait(self.server_state.tasks, timeout=5)
+        await self.lifespan.shutdown()

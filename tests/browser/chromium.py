@@ -153,10 +153,11 @@ class Chromium:
         self._settle()
 
     def reset(self) -> None:
-        """Delete cookies and messages, and emulate the usual screen.
+        """Leave the page, delete cookies and messages, and emulate the usual screen.
 
-        A browser stores cookies per host, and ignores the port.
+        A browser stores cookies per host, and ignores the port. A page of a site that has stopped would go on asking it.
         """
+        self.open("about:blank")
         self._call("Network.clearBrowserCookies")
         self.console.clear()
         self.emulate()
