@@ -155,7 +155,7 @@ class Chromium:
     def reset(self) -> None:
         """Leave the page, delete cookies and messages, and emulate the usual screen.
 
-        A browser stores cookies per host, and ignores the port. A page of a site that has stopped would go on asking it.
+        A browser stores cookies per host, and ignores the port. The page of a stopped site would go on asking it.
         """
         self.open("about:blank")
         self._call("Network.clearBrowserCookies")
