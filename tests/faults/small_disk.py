@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.service_process import eventually
+
 
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
@@ -19,7 +21,9 @@ def small_disk(folder: Path) -> Iterator[Path]:
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("only root can mount a small disk; another test limits the file size instead")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    # The files of a process that has just exited may be in use for a moment.
+    unmount = ["umount", str(folder)]
+    assert eventually(lambda: subprocess.run(unmount, capture_output=True, check=False).returncode == 0, 10)
 
 
 def fill(ballast: Path, free: int = 0) -> None:
