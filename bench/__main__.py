@@ -87,7 +87,7 @@ def _print(rows: list[Row]) -> None:
     for column in ("figure", "bridge", "baseline", "ratio", "target", ""):
         table.add_column(column, justify="left" if column == "figure" else "right")
     for row in rows:
-        status = "[green]met[/]" if row.passed else "[yellow]missed[/]" if row.advisory else "[red]too low[/]"
+        status = "[green]met[/]" if row.passed else "[yellow]missed[/]" if row.advisory else "[red]failed[/]"
         table.add_row(row.label, row.value, row.baseline, row.ratio, row.target, status)
     Console(width=None if sys.stdout.isatty() else 130).print(table)
 
