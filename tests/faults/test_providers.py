@@ -82,6 +82,7 @@ def test_provider_faults_lose_and_duplicate_nothing(
     assert deployment.sandbox.slack.messages == []
 
 
+@pytest.mark.faults  # needs a processor while requests hang for their 15 s
 def test_hanging_provider_does_not_delay_others(
     tmp_path: Path, sqlite_url: str, sandbox: RunningSandbox
 ) -> None:

@@ -289,7 +289,7 @@ def test_waiting_deliveries_are_cancelled_after_a_confirmation(site: Site) -> No
 
 def test_trial_in_a_process_of_its_own(site: Site, tmp_path: Path) -> None:
     site.routed_event(direction="outbound", duration=0)
-    trial = TrialProcess(environment(tmp_path) | {"PATH": "/usr/bin"})
+    trial = TrialProcess(environment(tmp_path) | {"PATH": "/usr/bin"}, timeout=200)  # on a busy machine
     files = [{"name": "rules.yaml", "text": CHANGED}]
     since = "2020-01-01T00:00:00+00:00"
     request = {"mode": "plan", "files": files, "baseline": RULES, "since": since}
