@@ -3,7 +3,7 @@
 Every speed is a ratio to a baseline measured in the same run on the same machine: a server that only checks the HMAC,
 one-row transactions of the same database, plain threads over the same SDK, one worker, a database with few events.
 Absolute numbers are for scale only. A missed target is shown. The exit status is 1 if a figure is below its floor,
-which is what worked before, or if a kill lost, doubled or left something for review.
+half of what was measured last, or if a kill lost, doubled or left something for review.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ MIX: Final = (
     ("call.completed", 50), ("call.no-answer", 15), ("call.busy", 8), ("call.failed", 2),
     ("chat.abandoned", 5), ("chat.completed", 15), ("chat.resolved", 5),
 )  # fmt: skip
-"""How many of a hundred events have each type. A `chat.completed` follows each `chat.abandoned` of the same contact."""
+"""Share of each event type in percent. Each `chat.abandoned` is followed by a `chat.completed` of the same contact."""
 PRODUCED: Final = 300
 """Events that the service receives itself."""
 _TABLES: Final = ("events", "deliveries", "attempts", "idempotency_keys")
@@ -45,7 +45,7 @@ _CHUNK: Final = 10_000
 
 @dataclass(frozen=True)
 class Storage:
-    """What a filled database contains."""
+    """The content of a filled database."""
 
     events: int
     bytes_per_event: float

@@ -44,15 +44,15 @@ def sign(body: bytes, secret: bytes) -> str:
 
 @dataclass(slots=True)
 class SignedHeaders:
-    """What the headers of a request say about its signature, which is known before the body arrives."""
+    """The signature and timestamp of a request, read from its headers before the body arrives."""
 
     signature: bytes
     timestamp_error: SignedRequestRejected | None
-    """Why the timestamp is rejected. It counts only once the signature is known to be right."""
+    """The reason to reject the timestamp, if any. `verify` raises it only if the signature is correct."""
 
 
 def read_headers(headers: Mapping[str, str], now: datetime, tolerance: int) -> SignedHeaders:
-    """Return what the headers say. Raise Refused if they have no signature.
+    """Read the signature and check the timestamp. Raise Refused if there is no valid signature header.
 
     The names in `headers` are lowercase. `tolerance` is the maximum difference of the timestamp in seconds, in either
     direction.

@@ -105,7 +105,7 @@ class InMemoryStore:
     rules_with_once: Collection[str]
     """The names of the rules with a step that has `once`."""
     messages_sent_at: SpillingMap[list[datetime]] = field(default_factory=SpillingMap)
-    """When messages were sent that a cap still counts, by channel and address."""
+    """Send times of the messages that a cap still counts, by channel and address."""
     last_done_at: SpillingMap[datetime] = field(default_factory=SpillingMap)
     """When rule and action last took effect for a contact or a conversation, for `once`."""
     message_counts: dict[str, MessageCounts] = field(default_factory=lambda: defaultdict(MessageCounts))

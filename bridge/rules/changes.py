@@ -19,7 +19,7 @@ def rule_definitions(text: str) -> Mapping[str, str]:
     """Return the name and the definition of each rule of a file that was valid once.
 
     A definition is equal in two files if the rule would create the same deliveries: it contains the rule's entries of
-    `defaults` and, if the rule mentions a table, `tables`.
+    `defaults` and, if one of both mentions a table, `tables`.
     """
     files = [_data(file.content) for file in split_sources(text, "") if isinstance(file.content, str)]
     shared = {
@@ -44,7 +44,7 @@ def _definition(rule: Mapping[str, Any], shared: Mapping[str, Mapping[str, Any]]
     definition: dict[str, Any] = {"rule": own}
     defaults = shared["defaults"]
     definition["defaults"] = {use: defaults[use] for use in _actions(rule) if use in defaults}
-    if "table" in json.dumps(own):
+    if "table" in json.dumps(definition):
         definition["tables"] = shared["tables"]
     return json.dumps(definition, sort_keys=True)
 

@@ -1,4 +1,4 @@
-"""What is paused, for lists and operators. Separate from `connections`, so that a list does not load the policy."""
+"""Connection status and pauses, for lists and operators. Lists import this module without loading the policy."""
 
 from __future__ import annotations
 

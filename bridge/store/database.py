@@ -88,11 +88,6 @@ class Database:
         self.notify_remote: ChangeListener | None = None
         """Notifies the other processes after a commit; if None, the transaction itself notifies them."""
 
-    @property
-    def batch_size(self) -> int:
-        """How many events one transaction routes: fewer on SQLite, where every writer waits for it."""
-        return 64 if self.is_sqlite else 128
-
     def close(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()

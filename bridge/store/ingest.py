@@ -106,7 +106,7 @@ def _store_batch(database: Database, events: Sequence[IncomingEvent]) -> list[In
         events = [without_dropped_fields(incoming, database.dropped_fields) for incoming in events]
     rows = [event_row(incoming) for incoming in events]
     results: list[IngestResult] = ["stored"] * len(rows)
-    # One statement is a transaction of its own. Its rows are compared with the keys of deleted events before a commit.
+    # The insert needs no transaction of several statements, unless it has to remove rows that repeat deleted events.
     with database.write(limit=REQUEST_LIMIT, autocommit=database.has_deleted_events is False) as conn:
         inserted = bulk_insert(conn, schema.events, rows, "ON CONFLICT DO NOTHING")
         repeated = remove_repeated(database, conn, rows) if inserted else []

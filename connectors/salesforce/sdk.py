@@ -1,4 +1,4 @@
-"""What the connector uses of simple-salesforce, loaded without its SOAP client and without PyJWT.
+"""The parts of simple-salesforce that the connector uses, loaded without its SOAP client and without PyJWT.
 
 `import simple_salesforce` also imports the client of the Metadata API, and with it zeep and lxml, an XML parser in C.
 The connector uses REST only. It imports PyJWT too, and with it cryptography, which only logins with a private key need.

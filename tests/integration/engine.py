@@ -159,7 +159,7 @@ class Engine:
     )
     per_second: float | None = None
     next_poll_in: timedelta | None = None
-    """When the last claim asked to poll again."""
+    """Time until the next poll, as the last claim returned it."""
 
     def __post_init__(self) -> None:
         self.connector = desk(self.provider)

@@ -22,7 +22,7 @@ OVERDUE = "no complete response within 1 s"
 """The reason if a response drips. It would drip without end, so an attempt that ends proves its limit."""
 TOO_LONG = "the response exceeds 64 KiB"
 SECONDS = {"drips": 1.0, "drips_headers": 1.0}
-"""How long an attempt may take by response. The others end by their size, which takes long on a busy machine."""
+"""Seconds that an attempt may take, by response. The others reach the size limit."""
 PLENTY = 60.0
 
 

@@ -67,7 +67,7 @@ READ_WHOLE = (
     "lower(contact_cache.lookup_key)", "contact_cache.lookup_key IN", "lower(conversation_details.value)",
     "conversation_details.event_id IN", "FROM deleted_event_keys LIMIT",
 )  # fmt: skip
-"""What erasures read to find an address anywhere, and the question whether there is any row."""
+"""Statements that may scan: the search of an erasure for an address in all text, and the check for any row at all."""
 
 
 @contextmanager

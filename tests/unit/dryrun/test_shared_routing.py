@@ -9,6 +9,7 @@ import pytest
 from bridge.dryrun import shared_routing
 from bridge.dryrun.plan import plan
 from bridge.dryrun.spilling_map import SpillingMap
+from bridge.rules.counting import no_history
 from bridge.rules.route import route
 
 OLD = """
@@ -54,6 +55,16 @@ def test_only_rules_that_differ_are_routed_twice(load_rules, event, monkeypatch,
         load_rules(OLD), load_rules(OLD.replace(old, new)), [event("call.busy", "2026-03-02T10:00:00-05:00")]
     )
     assert evaluated == {name: 2 if name in twice else 1 for name in ("text", "notify", "log")}
+
+
+def test_table_that_only_the_defaults_mention_is_compared(load_rules, event):
+    text = OLD.replace('"A call"', "\"{{ '1' | table('desks', 'nobody') }}\"")
+    versions = [load_rules(text), load_rules(text.replace("Front desk", "Back desk"))]
+    deliveries = shared_routing.SharedRouting(versions).route(
+        event("call.completed", "2026-03-02T10:00:00-05:00"), no_history
+    )
+    summaries = [item.params["summary"] for each in deliveries for item in each if item.rule == "log"]
+    assert summaries == ["Front desk", "Back desk"]
 
 
 def test_result_is_the_same_from_memory_and_from_the_temporary_file(load_rules, event, monkeypatch):
