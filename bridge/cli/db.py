@@ -37,7 +37,11 @@ def migrate(database: Database) -> str:
 
     def log_retry(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        log.warning("database unavailable", error=str(error), advice="retrying")
+        log.warning(
+            "database unavailable",
+            error=str(error),
+            advice="retrying: check that the database is running, and BRIDGE_DATABASE_URL",
+        )
 
     path = sqlite_path(database.url)
     if path is not None:

@@ -10,8 +10,8 @@ from bridge.events import Event
 from bridge.store.deliveries import Delivery
 
 DELIVERIES_PER_TRANSACTION: Final = 128
-"""Maximum number of calls that a transaction claims, or of results that it records. A larger batch shares its fixed cost;
-on SQLite, it also makes every other writer wait longer."""
+"""Maximum number of calls that a transaction claims, or of results that it records. A larger batch shares the fixed
+cost of a transaction; on SQLite, it also makes every other writer wait longer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,12 @@ class BackgroundThread(ABC):
             self._outage = self._outage or _Outage(now, now)
             if now >= self._outage.next_log_at:
                 self._outage.next_log_at = now + LOG_INTERVAL
-                log.error("database unavailable", thread=self._name, error=str(error), advice="retrying")
+                log.error(
+                    "database unavailable",
+                    thread=self._name,
+                    error=str(error),
+                    advice="retrying: check that the database is running and its disk has space",
+                )
         else:
             log.error("unexpected error, continuing", thread=self._name, exc_info=error)
         self.stopping.wait(RETRY_DELAY)

@@ -14,6 +14,7 @@ import pytest
 from bridge.clock import Clock
 from bridge.errors import OutcomeUnknown, PermanentError, StoreUnavailable
 from bridge.rules.model import Diagnostic
+from bridge.store import queries
 from bridge.store.ingest import RejectedRequest, record_rejected_requests
 from bridge.store.possible_duplicates import save_possible_duplicate
 from tests.integration.dashboard_site import RULES, Site, running_site
@@ -250,6 +251,16 @@ def test_stats_count_deliveries_and_unrouted_events(site: Site, api: httpx.Clien
     assert stats["deliveries"]["pending"] == 1
     assert stats["unrouted"] == 1
     assert stats["oldest_due"].endswith("Z")
+
+
+def test_stats_stop_counting_at_the_maximum(
+    site: Site, api: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "MAX_COUNTED", 2)
+    for _ in range(3):
+        site.engine.deliver("send")
+    stats = api.get("/api/stats").json()
+    assert (stats["deliveries"]["pending"], stats["unrouted"]) == (2, 2)
 
 
 def test_audit_log_is_paginated(site: Site, api: httpx.Client) -> None:
