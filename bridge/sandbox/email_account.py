@@ -59,11 +59,8 @@ class EmailProvider(MockProvider):
     name = "email"
 
     def __init__(self, clock: Clock, faults: Faults, log: RequestLog) -> None:
-        self.tokens = TokenServer(self.now)
         super().__init__(clock, faults)
         self.log = log
-        self._messages: list[ReceivedEmail] = []
-        self.reset()
 
     @property
     def messages(self) -> list[ReceivedEmail]:
@@ -115,7 +112,7 @@ class EmailProvider(MockProvider):
             self.daily_limit: int | None = None
             self.blocked = False
             self.tokens = TokenServer(self.now)
-            self._messages.clear()
+            self._messages: list[ReceivedEmail] = []
 
     def sender_refusal(self, sender: str) -> str | None:
         """Return the reply to MAIL if the account may not send from this address, or nothing any more today."""

@@ -8,7 +8,9 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-PROVIDERS = ("hubspot", "salesforce", "pipedrive", "zendesk", "twilio", "slack", "teams", "heppu", "email")
+ProviderName = Literal[
+    "hubspot", "salesforce", "pipedrive", "zendesk", "twilio", "slack", "teams", "heppu", "email"
+]
 
 HANG_SECONDS = 60.0
 """A hanging request is held this long, unless the client disconnects earlier."""
@@ -43,9 +45,7 @@ class Fault(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    provider: Literal[
-        "hubspot", "salesforce", "pipedrive", "zendesk", "twilio", "slack", "teams", "heppu", "email"
-    ]
+    provider: ProviderName
     path: str = "*"
     method: str | None = None
     times: int | None = Field(1, ge=1)

@@ -11,8 +11,6 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from bridge.clock import Clock
-from bridge.sandbox.faults import Faults
 from bridge.sandbox.heppu_requests import HeppuRequests
 from bridge.sandbox.heppu_samples import SAMPLE_DETAILS, VOICE_AGENT, sample_agents
 from bridge.sandbox.provider import MAX_RECORDS, Handler, ProviderError, ProviderRequest
@@ -75,10 +73,6 @@ class ScheduledCall:
 
 class Heppu(HeppuRequests):
     """An organization with a voice agent and a chat agent."""
-
-    def __init__(self, clock: Clock, faults: Faults) -> None:
-        super().__init__(clock, faults)
-        self.reset()
 
     @property
     def calls(self) -> list[ScheduledCall]:

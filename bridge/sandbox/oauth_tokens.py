@@ -20,7 +20,7 @@ REFRESH_TOKEN = "1//sandbox-refresh-token"  # noqa: S105
 MAILBOX = "hello@harbourlight.example"
 EXCHANGE_SCOPE = "https://outlook.office365.com/.default"
 GMAIL_SCOPE = "https://mail.google.com/"
-_CLAIMS = ("iss", "aud", "exp", "iat", "scope", "sub")
+_CLAIMS = ["iss", "aud", "exp", "iat", "scope", "sub"]
 _JWT_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 
@@ -91,11 +91,7 @@ class TokenServer:
                 self.service_accounts.get(issuer, ""),
                 algorithms=["RS256"],
                 audience=f"http://{address}",
-                options={
-                    "require": ["iss", "aud", "exp", "iat", "scope", "sub"],
-                    "verify_exp": False,
-                    "verify_iat": False,
-                },
+                options={"require": _CLAIMS, "verify_exp": False, "verify_iat": False},
             )
         except (jwt.PyJWTError, ValueError):
             return _error(400, "invalid_grant", "Invalid JWT Signature.")

@@ -10,9 +10,10 @@ import json
 import re
 import threading
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
@@ -70,6 +71,18 @@ def parse_whole_number(value: object, minimum: int, maximum: int) -> int | None:
     return int(value) if minimum <= int(value) <= maximum else None
 
 
+def spend(recent: deque[datetime], limit: int | None, window: timedelta, now: datetime) -> bool:
+    """Return whether a rolling limit has room for one more request, and count it if so. None: no limit."""
+    if limit is None:
+        return True
+    while recent and recent[0] <= now - window:
+        recent.popleft()
+    if len(recent) >= limit:
+        return False
+    recent.append(now)
+    return True
+
+
 Handler = Callable[[ProviderRequest], Response]
 
 
@@ -85,6 +98,7 @@ class MockProvider(ABC):
         self._routes = [
             (method, re.compile(_path_pattern(path)), handler) for method, path, handler in self.routes()
         ]
+        self.reset()
 
     @abstractmethod
     def routes(self) -> Iterable[tuple[str, str, Handler]]:

@@ -19,7 +19,7 @@ from bridge.http_server import AbortingServer
 from bridge.sandbox import heppu, heppu_requests, slack, slack_workspace, teams
 from bridge.sandbox.control import Control
 from bridge.sandbox.email_account import EmailProvider
-from bridge.sandbox.faults import Fault, Faults, HostileResponse
+from bridge.sandbox.faults import Fault, Faults, HostileResponse, ProviderName
 from bridge.sandbox.gateway import Gateway, RecordedRequest, RequestLog
 from bridge.sandbox.hubspot import account as hubspot
 from bridge.sandbox.pipedrive import account as pipedrive
@@ -162,9 +162,7 @@ class RunningSandbox:
 
     def fault(
         self,
-        provider: Literal[
-            "hubspot", "salesforce", "pipedrive", "zendesk", "twilio", "slack", "teams", "heppu", "email"
-        ],
+        provider: ProviderName,
         *,
         path: str = "*",
         method: str | None = None,

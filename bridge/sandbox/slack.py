@@ -78,7 +78,6 @@ class Slack(MockProvider):
     def __init__(self, clock: Clock, faults: Faults) -> None:
         self.workspace = Workspace(clock.now)
         super().__init__(clock, faults)
-        self._messages: list[SlackMessage] = []
 
     @property
     def webhook_path(self) -> str:
@@ -123,7 +122,7 @@ class Slack(MockProvider):
     def reset(self) -> None:
         """Remove all messages."""
         with self.lock:
-            self._messages.clear()
+            self._messages: list[SlackMessage] = []
             self.workspace.reset()
 
     def error_response(self, status: int, message: str | None = None) -> Response:

@@ -15,8 +15,6 @@ from typing import Any, Literal
 
 from starlette.responses import JSONResponse, Response
 
-from bridge.clock import Clock
-from bridge.sandbox.faults import Faults
 from bridge.sandbox.provider import MAX_RECORDS, Handler, MockProvider, ProviderError, ProviderRequest
 
 WORKFLOW_ID = "5e3f0c1d2b4a49f68a7c9d0e1f2a3b4c"
@@ -75,13 +73,6 @@ class Teams(MockProvider):
 
     name = "teams"
 
-    def __init__(self, clock: Clock, faults: Faults) -> None:
-        super().__init__(clock, faults)
-        self._messages: list[TeamsMessage] = []
-        self.failed_runs: list[str] = []
-        """Why runs of the workflow failed."""
-        self.state: State = "on"
-
     @property
     def workflow_path(self) -> str:
         """The path and query of the workflow's address."""
@@ -124,9 +115,10 @@ class Teams(MockProvider):
     def reset(self) -> None:
         """Remove all messages and turn the workflow on."""
         with self.lock:
-            self._messages.clear()
-            self.failed_runs.clear()
-            self.state = "on"
+            self._messages: list[TeamsMessage] = []
+            self.failed_runs: list[str] = []
+            """Why runs of the workflow failed."""
+            self.state: State = "on"
 
     def error_response(self, status: int, message: str | None = None) -> Response:
         """Return the error of Power Automate for the status."""

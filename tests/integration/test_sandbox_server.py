@@ -7,12 +7,13 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import get_args
 
 import httpx
 import pytest
 
 from bridge.sandbox import RunningSandbox, gateway, start_sandbox
-from bridge.sandbox.faults import PROVIDERS
+from bridge.sandbox.faults import ProviderName
 from bridge.sandbox.gateway import RecordedRequest, RequestLog
 
 VARIABLES = {
@@ -128,7 +129,7 @@ def test_state_shows_records_of_all_providers(sandbox: RunningSandbox) -> None:
     assert state["hubspot"]["contacts"][0]["properties"]["email"] == "ines@example.com"
     assert state["salesforce"]["Contact"][0]["LastName"] == "Okafor"
     assert state["slack"]["messages"][0]["text"] == "hello"
-    assert set(state) == set(PROVIDERS)
+    assert set(state) == set(get_args(ProviderName))
 
 
 def test_reset_clears_all_accounts(sandbox: RunningSandbox) -> None:

@@ -10,8 +10,6 @@ from typing import Any
 
 from starlette.responses import Response
 
-from bridge.clock import Clock
-from bridge.sandbox.faults import Faults
 from bridge.sandbox.hubspot.api import HubSpotApi
 from bridge.sandbox.hubspot.associations import Association
 from bridge.sandbox.hubspot.crm import Crm, CrmObject
@@ -23,7 +21,7 @@ from bridge.sandbox.hubspot.properties import parse_property
 from bridge.sandbox.hubspot.schema import default_object_types
 from bridge.sandbox.hubspot.scopes import missing_scopes_response, required_scopes
 from bridge.sandbox.hubspot.settings_api import API_VERSION, DAILY_LIMIT, PORTAL_ID
-from bridge.sandbox.provider import ProviderError, ProviderRequest
+from bridge.sandbox.provider import ProviderError, ProviderRequest, spend
 
 ACCESS_TOKEN = "pat-na1-5a6d0c8e-1f2b-4c3d-9e8f-0a1b2c3d4e5f"  # noqa: S105 - valid only in this sandbox
 DEFAULT_BURST_LIMIT = 100
@@ -43,10 +41,6 @@ class HubSpot(HubSpotApi):
     """
 
     name = "hubspot"
-
-    def __init__(self, clock: Clock, faults: Faults) -> None:
-        super().__init__(clock, faults)
-        self.reset()
 
     def reset(self) -> None:
         """Restore a new account: no records, no custom properties, all scopes granted."""
@@ -197,10 +191,10 @@ class HubSpot(HubSpotApi):
             path = path.replace(f"/{VERSION_WITH_ADMIN_RULES}/", f"/{API_VERSION}/", 1)
             request = replace(request, path=path)
             if path.endswith("/search"):
-                if not _spend(self._recent_searches, self.search_limit, SEARCH_WINDOW, self.now()):
+                if not spend(self._recent_searches, self.search_limit, SEARCH_WINDOW, self.now()):
                     return rate_limited("SECONDLY")
                 return super().handle(request)
-            has_room = _spend(self._recent, self.burst_limit, BURST_WINDOW, self.now())
+            has_room = spend(self._recent, self.burst_limit, BURST_WINDOW, self.now())
             response = super().handle(request) if has_room else rate_limited("TEN_SECONDLY_ROLLING")
             limit = self.burst_limit or DEFAULT_BURST_LIMIT
             daily_remaining = max(DAILY_LIMIT - self.requests_today, 0)
@@ -210,15 +204,3 @@ class HubSpot(HubSpotApi):
             response.headers["X-HubSpot-RateLimit-Max"] = str(limit)
             response.headers["X-HubSpot-RateLimit-Remaining"] = str(max(limit - len(self._recent), 0))
             return response
-
-
-def _spend(recent: deque[datetime], limit: int | None, window: timedelta, now: datetime) -> bool:
-    """Return whether a rolling limit has room for one more request, and count it if so. None: no limit."""
-    if limit is None:
-        return True
-    while recent and recent[0] <= now - window:
-        recent.popleft()
-    if len(recent) >= limit:
-        return False
-    recent.append(now)
-    return True

@@ -9,8 +9,6 @@ from typing import Any
 
 from starlette.responses import Response
 
-from bridge.clock import Clock
-from bridge.sandbox.faults import Faults
 from bridge.sandbox.pipedrive.api import PLURALS, PipedriveApi
 from bridge.sandbox.pipedrive.errors import blocked_response, error_response
 from bridge.sandbox.pipedrive.records import KINDS, Record
@@ -34,10 +32,6 @@ class Pipedrive(PipedriveApi):
     """
 
     name = "pipedrive"
-
-    def __init__(self, clock: Clock, faults: Faults) -> None:
-        super().__init__(clock, faults)
-        self.reset()
 
     def reset(self) -> None:
         """Restore a new account."""

@@ -8,8 +8,6 @@ from typing import Any
 
 from starlette.responses import Response
 
-from bridge.clock import Clock
-from bridge.sandbox.faults import Faults
 from bridge.sandbox.provider import ProviderError, ProviderRequest
 from bridge.sandbox.salesforce.api import API_VERSIONS, SalesforceApi
 from bridge.sandbox.salesforce.errors import RecordError, error_response
@@ -53,10 +51,6 @@ class Salesforce(SalesforceApi):
 
     moved_to: str | None
     """The host of the org's new My Domain: every request to the old one is redirected there."""
-
-    def __init__(self, clock: Clock, faults: Faults) -> None:
-        super().__init__(clock, faults)
-        self.reset()
 
     def reset(self) -> None:
         """Restore a new org: users and statuses, no other records."""

@@ -25,7 +25,6 @@ _RETURNING_TYPE = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _RESERVED = set("?&|!{}[]()^~*:\\\"'+-")
-_SCOPES = {"PHONE": ("phone",), "EMAIL": ("email",), "NAME": ("name",)}
 MAX_ROWS = 2000
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from bridge.clock import Clock
-from bridge.sandbox.faults import Faults
 from bridge.sandbox.provider import MAX_RECORDS, MockProvider, ProviderError, ProviderRequest
 from bridge.sandbox.twilio.errors import error_response
 from bridge.sandbox.twilio.messages import Message
@@ -33,10 +31,6 @@ class AccountState(MockProvider):
     """
 
     name = "twilio"
-
-    def __init__(self, clock: Clock, faults: Faults) -> None:
-        super().__init__(clock, faults)
-        self.reset()
 
     def reset(self) -> None:
         """Remove all messages and opt-outs, and restore the sender pool, the keys and the account."""

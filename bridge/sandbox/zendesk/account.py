@@ -10,9 +10,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from bridge.clock import Clock
-from bridge.sandbox.faults import Faults
-from bridge.sandbox.provider import Handler, ProviderError, ProviderRequest
+from bridge.sandbox.provider import Handler, ProviderError, ProviderRequest, spend
 from bridge.sandbox.zendesk.errors import error_response, too_many
 from bridge.sandbox.zendesk.setup import AGENT_ID, Record, default_agents, default_setup, new_user
 from bridge.sandbox.zendesk.tickets import TicketApi
@@ -35,10 +33,6 @@ class Zendesk(TicketApi, UserApi):
     """
 
     name = "zendesk"
-
-    def __init__(self, clock: Clock, faults: Faults) -> None:
-        super().__init__(clock, faults)
-        self.reset()
 
     def reset(self) -> None:
         """Restore a new account: its agents and setup, no end users, no tickets."""
@@ -83,7 +77,8 @@ class Zendesk(TicketApi, UserApi):
         """Raise ProviderError without valid credentials, without the scope, and over the plan's limit."""
         if request.path == "/oauth/tokens":
             return
-        self._count(request)
+        if not spend(self._requests, self.requests_per_minute, _MINUTE, self.now()):
+            raise too_many(15, 0, "API rate limit exceeded")
         token = request.bearer_token()
         if token is None:
             login = base64.b64encode(f"{EMAIL}/token:{API_TOKEN}".encode()).decode()
@@ -112,17 +107,6 @@ class Zendesk(TicketApi, UserApi):
         """Make every access token invalid before its time."""
         with self.lock:
             self._access_tokens.clear()
-
-    def _count(self, request: ProviderRequest) -> None:
-        del request
-        if self.requests_per_minute is None:
-            return
-        now = self.now()
-        while self._requests and self._requests[0] <= now - _MINUTE:
-            self._requests.popleft()
-        if len(self._requests) >= self.requests_per_minute:
-            raise too_many(15, 0, "API rate limit exceeded")
-        self._requests.append(now)
 
     def _issue_token(self, request: ProviderRequest) -> Response:
         try:
