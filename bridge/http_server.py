@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import uvicorn
 
@@ -18,6 +19,7 @@ class HttpServer(uvicorn.Server):
         self._on_ready = on_ready
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = asyncio.Event()
+        self._listeners: list[socket.socket] = []
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -26,6 +28,7 @@ class HttpServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening."""
+        self._listeners = sockets or []
         await super().startup(sockets)
         if self.started:
             self._on_ready()
@@ -37,6 +40,33 @@ class HttpServer(uvicorn.Server):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self._stopped.wait()
+
+    async def leave(self, listener: socket.socket) -> None:
+        """Stop listening on a port that other processes share, and let every response close its connection.
+
+        The kernel resets the connections that wait when a listener is closed, so accept them first.
+        """
+        loop, accepted = asyncio.get_running_loop(), []
+        with contextlib.suppress(OSError):  # none is left
+            while True:
+                accepted.append(listener.accept()[0])
+        self.servers[self._listeners.index(listener)].close()
+        listener.close()
+        closing = (b"connection", b"close")
+        self.config.encoded_headers.append(closing)  # of the responses of the next seconds
+        self.server_state.default_headers = [*self.server_state.default_headers, closing]
+        await asyncio.gather(
+            *(loop.connect_accepted_socket(self._connection, sock) for sock in accepted),
+            return_exceptions=True,
+        )
+
+    def _connection(self) -> asyncio.Protocol:
+        """Return the protocol of a new connection, as uvicorn builds it."""
+        build: Any = self.config.http_protocol_class
+        protocol: asyncio.Protocol = build(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
 
     def stop(self) -> None:
         """Stop serving. Callable from any thread."""

@@ -222,8 +222,8 @@ class Settings(EnvironmentModel):
     bridge_metrics_token: AccessTokens = ()
     """Gives access to `/metrics` only: for Prometheus."""
     bridge_metrics_port: int | None = Field(None, ge=0, le=65535)
-    """Port on which `bridge worker` serves `/metrics`, `/healthz` and `/readyz`, at BRIDGE_HOST. `bridge serve` has
-    them on BRIDGE_PORT. If not set, `bridge worker` has no port."""
+    """Port on which `bridge worker` serves `/metrics`, `/healthz` and `/readyz`, at BRIDGE_HOST; if not set, it has no
+    port. `bridge serve` has them on BRIDGE_PORT; with `--share-port`, this is a second port that it does not share."""
     bridge_secret_key: Secrets = ()
     """Encrypts unsubscribe links and the tokens of connections, and hashes the opt-outs of erased contacts. To change
     it, put the new value before the old one, separated by a comma: links in emails already sent, and opt-outs already

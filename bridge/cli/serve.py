@@ -36,6 +36,14 @@ def serve(
         bool,
         typer.Option("--no-worker", help="Receive and store events only; a `bridge worker` does the rest."),
     ] = False,
+    share_port: Annotated[
+        bool,
+        typer.Option(
+            "--share-port",
+            help="Share the port with other `bridge serve --share-port` of this machine. Linux distributes the "
+            "connections. Needs PostgreSQL.",
+        ),
+    ] = False,
     insecure: Annotated[
         bool,
         typer.Option("--insecure", help="Accept unsigned events from any sender. For testing only."),
@@ -47,7 +55,7 @@ def serve(
     rules file is reloaded automatically; SIGHUP reloads it immediately.
     """
     from bridge.cli.bootstrap import Role, build_service
-    from bridge.cli.listener import listen, url_of
+    from bridge.cli.listener import require_shareable, server_listeners, url_of
     from bridge.cli.server_lock import sqlite_server_lock
     from bridge.cli.worker_start import WorkerStarter
     from bridge.secret_settings import WEAK_SECRET_ADVICE
@@ -58,11 +66,13 @@ def serve(
     settings = Settings.load(environ)
     configure_logging(settings.bridge_log_format, settings.bridge_log_level)
     _warn_about_unrecognized_variables(environ)
+    if share_port:
+        require_shareable(settings)
     host, port = host or settings.bridge_host, settings.bridge_port if port is None else port
     with (
         sqlite_server_lock(settings.bridge_database_url) as lock_fds,
-        listen(host, port, "--host and --port (BRIDGE_HOST, BRIDGE_PORT)") as listener,
-        WorkerStarter(environ, lock_fds, listener) as starter,
+        server_listeners(host, port, settings, share_port=share_port) as listeners,
+        WorkerStarter(environ, lock_fds, listeners) as starter,
     ):
         if no_worker:
             service = build_service(Role.RECEIVER, environ, insecure=insecure)
@@ -81,8 +91,13 @@ def serve(
                 starter, service.database, service.rules, service.metrics.process, service.worker_exits
             )
         )
-        web = build_receiver(service, supervisor.metrics if supervisor else None)
-        url = url_of(listener)
+        shared = listeners[0] if share_port else None
+        web = build_receiver(
+            service,
+            supervisor.metrics if supervisor else None,
+            shared_port=shared.getsockname()[1] if shared else None,
+        )
+        url = url_of(listeners[0])
         token_file = write_generated_token(settings, web.generated_token) if web.generated_token else None
 
         def on_ready() -> None:
@@ -104,7 +119,7 @@ def serve(
             if web.generated_token:
                 show_generated_token(url, web.generated_token, token_file)
 
-        server.ServiceRunner(service, web, listener, supervisor, on_ready).run()
+        server.ServiceRunner(service, web, listeners, supervisor, on_ready, shared=shared).run()
 
 
 def _warn_about_unrecognized_variables(environ: Mapping[str, str]) -> None:

@@ -13,6 +13,7 @@ import uvloop
 
 from bridge.cli.bootstrap import Service
 from bridge.cli.connection_limits import ConnectionLimits, connections_for, raise_file_limit
+from bridge.cli.listener import BACKLOG
 from bridge.cli.process import exit_immediately, tune_gc
 from bridge.cli.web_service import WebService
 from bridge.cli.worker_supervisor import Supervisor
@@ -34,13 +35,16 @@ class ServiceRunner:
         self,
         service: Service,
         web: WebService,
-        listener: socket.socket,
+        listeners: list[socket.socket],
         supervisor: Supervisor | None,
         on_ready: Callable[[], None],
+        *,
+        shared: socket.socket | None,
     ) -> None:
+        """`shared` is the one of the `listeners` whose port other processes share."""
         self._service = service
         self._receiver = web.receiver
-        self._listener = listener
+        self._listeners, self._shared = listeners, shared
         self._supervisor = supervisor
         self._stop: asyncio.Task[None] | None = None
         limits = ConnectionLimits(web.rejection_log, connections_for(raise_file_limit()))
@@ -57,7 +61,7 @@ class ServiceRunner:
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=5,
-                backlog=2048,
+                backlog=BACKLOG,
             ),
             on_ready,
         )
@@ -79,7 +83,7 @@ class ServiceRunner:
         if self._supervisor is not None:
             self._supervisor.start()
         self._service.start()
-        await self._server.serve(sockets=[self._listener])
+        await self._server.serve(sockets=self._listeners)
         watcher.cancel()
 
     def _on_stop(self, number: int) -> None:
@@ -93,10 +97,16 @@ class ServiceRunner:
         self._stop = asyncio.get_running_loop().create_task(self._drain(delay))
 
     async def _drain(self, delay: float) -> None:
-        """Let load balancers notice, then answer 503 to new events while running attempts finish."""
+        """Let load balancers notice, then answer 503 to new events while running attempts finish.
+
+        If other processes share the port, leave it to them at once, and answer what has reached this process.
+        """
         self._receiver.leave()
+        if self._shared is not None:
+            await self._server.leave(self._shared)
         await asyncio.sleep(delay)
-        self._receiver.stop()
+        if self._shared is None:
+            self._receiver.stop()
         await asyncio.to_thread(self._service.stop)
         if self._supervisor is not None:
             await self._supervisor.stop()

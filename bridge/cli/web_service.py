@@ -42,10 +42,13 @@ class WebService:
     """The admin token that opens it if BRIDGE_ADMIN_TOKEN is not set; it must be shown to the operator."""
 
 
-def build_receiver(service: Service, worker_metrics: MetricsOfWorker | None = None) -> WebService:
+def build_receiver(
+    service: Service, worker_metrics: MetricsOfWorker | None = None, *, shared_port: int | None = None
+) -> WebService:
     """Build the web application of a process: webhook, callbacks, API and dashboard.
 
-    `worker_metrics` returns the metrics of the worker process, if there is one.
+    `worker_metrics` returns the metrics of the worker process, if there is one. Other processes listen on the
+    `shared_port`, too.
     """
     settings, database, rules = service.settings, service.database, service.rules
     public_url = settings.bridge_public_url
@@ -94,6 +97,7 @@ def build_receiver(service: Service, worker_metrics: MetricsOfWorker | None = No
         ],
         admin_routes=[*api_routes(admin_service), *dashboard_routes(admin_service)],
         worker_metrics=worker_metrics,
+        shared_port=shared_port,
         rules=rules,
     )
     return WebService(app, receiver, rejection_log, generated_token)

@@ -50,16 +50,16 @@ class WorkerStarter:
     """Starts the worker processes of one server. At the end of its block, a fork that was not used exits."""
 
     def __init__(
-        self, environ: Mapping[str, str], inherited_fds: Sequence[int], listener: socket.socket
+        self, environ: Mapping[str, str], inherited_fds: Sequence[int], listeners: Sequence[socket.socket]
     ) -> None:
         """`environ` is the server's environment with the variables from `.env`: both use the same settings.
 
         A worker keeps the `inherited_fds` open until it exits: the lock of the SQLite server. It has no use for the
-        `listener`.
+        `listeners`.
         """
         self._environ = environ
         self._inherited_fds = inherited_fds
-        self._listener = listener
+        self._listeners = listeners
         self._fork: StartedWorker | None = None
 
     def __enter__(self) -> Self:
@@ -85,7 +85,8 @@ class WorkerStarter:
     def _run_fork(self, server_socket: socket.socket, worker_socket: socket.socket) -> None:
         os.setpgid(0, 0)  # Ctrl-C in a terminal reaches only the server
         server_socket.close()
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         os.environ.update(self._environ)
         worker_process.main(worker_socket, *self._inherited_fds)
 

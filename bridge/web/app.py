@@ -74,6 +74,7 @@ def create_app(
     admin_routes: Sequence[BaseRoute] = (),
     worker_metrics: MetricsOfWorker | None = None,
     rules: RulesStatus | None = None,
+    shared_port: int | None = None,
 ) -> Starlette:
     """Return the application with every route of the service.
 
@@ -84,7 +85,12 @@ def create_app(
     is_writable = writability(database)
     probes = health_routes(is_writable, stopping=lambda: receiver.leaving)
     exported = metrics_routes(
-        database, metrics, rules=rules, is_writable=is_writable, worker_metrics=worker_metrics
+        database,
+        metrics,
+        rules=rules,
+        is_writable=is_writable,
+        worker_metrics=worker_metrics,
+        shared_port=shared_port,
     )
 
     @asynccontextmanager

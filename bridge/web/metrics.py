@@ -29,6 +29,12 @@ MetricsOfWorker = Callable[[], Awaitable[bytes]]
 """The metrics of the worker, in Prometheus' text format; nothing if it does not respond."""
 
 
+_Endpoint = Callable[[Request], Awaitable[Response]]
+_SHARED_PORT: Final = (
+    "several processes share this port, and each has its own metrics: scrape the BRIDGE_METRICS_PORT of each"
+)
+
+
 class RulesStatus(Protocol):
     """The rules file of this process."""
 
@@ -49,8 +55,12 @@ def metrics_routes(
     is_writable: Callable[[], Awaitable[bool]],
     worker_metrics: MetricsOfWorker | None,
     receives: bool = True,
+    shared_port: int | None = None,
 ) -> list[Route]:
-    """Return the routes of the metrics. `receives` is False for a process that does not receive events."""
+    """Return the routes of the metrics. `receives` is False for a process that does not receive events.
+
+    They refuse requests on the `shared_port`, which any of several processes receives, each with counters of its own.
+    """
     _register_sizes(database, metrics)
     reader = _DatabaseReader(database, metrics.database)
     read_database = SharedCall(reader.read)
@@ -76,8 +86,17 @@ def metrics_routes(
         """Return the counters of the webhook as one JSON object."""
         return JSONResponse(webhook_stats(metrics))
 
-    routes = [Route("/metrics", prometheus)]
-    return [*routes, Route("/metrics/webhooks", webhooks)] if receives else routes
+    endpoints = {"/metrics": prometheus} | ({"/metrics/webhooks": webhooks} if receives else {})
+    return [Route(path, _refuse_on(shared_port, endpoint)) for path, endpoint in endpoints.items()]
+
+
+def _refuse_on(shared_port: int | None, endpoint: _Endpoint) -> _Endpoint:
+    async def checked(request: Request) -> Response:
+        if request.scope["server"][1] == shared_port:
+            return JSONResponse({"error": _SHARED_PORT}, 421)
+        return await endpoint(request)
+
+    return endpoint if shared_port is None else checked
 
 
 def _register_sizes(database: Database, metrics: Metrics) -> None:
