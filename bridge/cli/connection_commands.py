@@ -36,7 +36,7 @@ def connections(context: typer.Context, as_json: Json = False) -> None:
     from bridge.cli.db import open_store
     from bridge.settings import Settings, environment
     from bridge.store.connection_status import connection_statuses, pause_of_all
-    from bridge.store.queries import waiting_by_connection
+    from bridge.store.waiting import waiting_by_connection
 
     with open_store(Settings.load(environment())) as database:
         statuses, waiting = connection_statuses(database), waiting_by_connection(database)

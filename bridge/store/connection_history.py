@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import BigInteger, Connection, func, or_, select, text, type_coerce
+from sqlalchemy import BigInteger, Connection, func, or_, select, type_coerce
 
 from bridge.lifecycle import PauseCause
 from bridge.store import schema
 from bridge.store.connection_status import connection_statuses
 from bridge.store.database import Database
 from bridge.store.pauses import ALL_CONNECTIONS, ConnectionStatus
+from bridge.store.waiting import IS_WAITING
 
 MAX_PAUSES: Final = 500
 MAX_WAITING: Final = 10_000
@@ -22,7 +23,6 @@ AUTOMATIC: Final = (PauseCause.CIRCUIT_OPEN, PauseCause.QUOTA, PauseCause.RATE_L
 """Causes of pauses that end without an operator."""
 
 _PAUSES, _STATS = schema.connection_pauses, schema.connection_stats
-_IS_WAITING = text("deliveries.state IN ('pending', 'retrying')")
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def read_waiting(database: Database, names: Collection[str]) -> dict[str, Waitin
 
 def _waiting(conn: Connection, name: str, now: datetime) -> Waiting:
     table = schema.deliveries.c
-    of_name = select(table.run_at).where(_IS_WAITING, table.connection == name).limit(MAX_WAITING + 1)
+    of_name = select(table.run_at).where(IS_WAITING, table.connection == name).limit(MAX_WAITING + 1)
     due = of_name.where(table.run_at <= now).order_by(table.run_at).subquery()
     later = of_name.where(table.run_at > now).subquery()
     total, oldest = conn.execute(select(func.count(), func.min(due.c.run_at))).one()

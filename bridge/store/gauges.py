@@ -6,10 +6,9 @@ events.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, Select, func, literal, select, text
 
@@ -18,6 +17,7 @@ from bridge.store import schema
 from bridge.store.connection_status import connection_statuses
 from bridge.store.database import Database
 from bridge.store.pauses import Pause
+from bridge.store.waiting import IS_WAITING, waiting_connections
 from bridge.store.workers import count_alive_workers
 
 MAX_COUNTED: Final = 10_000
@@ -26,7 +26,13 @@ RECENT_EVENTS: Final = 1000
 """Events among which the last one of Heppu is searched; the others are replies and opt-outs."""
 
 _EVENTS, _DELIVERIES = schema.events, schema.deliveries
-_IS_WAITING = text("state IN ('pending', 'retrying')")
+
+
+class LastEvent(NamedTuple):
+    """The newest event of Heppu."""
+
+    received_at: datetime
+    type: str
 
 
 @dataclass(frozen=True)
@@ -66,14 +72,15 @@ def read_gauges(database: Database, states: tuple[str, ...] = ()) -> Gauges:
         oldest_unrouted = unrouted.order_by(_EVENTS.c.received_at).limit(1)
         backlogs = [
             _backlog(conn, name, pauses.get(name), now)
-            for name in sorted(pauses.keys() | set(_waiting_connections(conn)))
+            for name in sorted(pauses.keys() | set(waiting_connections(conn)))
         ]
+        last = last_event(conn)
         gauges = Gauges(
             now,
             open_deliveries,
             _count(conn, unrouted),
             conn.execute(oldest_unrouted).scalar_one_or_none(),
-            conn.execute(_last_event()).scalar_one(),
+            last.received_at if last else None,
             backlogs,
             workers=0,
         )
@@ -98,22 +105,10 @@ def _in_state(state: str) -> Select[*tuple[object, ...]]:
     return select(literal(1).label("one")).select_from(_DELIVERIES).where(_DELIVERIES.c.state == state)
 
 
-def _waiting_connections(conn: Connection) -> Iterator[str]:
-    """Yield the connections of waiting deliveries, each found by one index lookup after the one before."""
-    name = ""
-    while True:
-        query = select(func.min(_DELIVERIES.c.connection)).where(_IS_WAITING, _DELIVERIES.c.connection > name)
-        found = conn.execute(query).scalar_one()
-        if found is None:
-            return
-        yield found
-        name = found
-
-
 def _backlog(conn: Connection, name: str, pause: Pause | None, now: datetime) -> Backlog:
     due = (
         select(_DELIVERIES.c.run_at)
-        .where(_DELIVERIES.c.connection == name, _IS_WAITING, _DELIVERIES.c.run_at <= now)
+        .where(_DELIVERIES.c.connection == name, IS_WAITING, _DELIVERIES.c.run_at <= now)
         .order_by(_DELIVERIES.c.run_at)
         .limit(MAX_COUNTED)
         .subquery()
@@ -122,11 +117,14 @@ def _backlog(conn: Connection, name: str, pause: Pause | None, now: datetime) ->
     return Backlog(name, pause, count, oldest)
 
 
-def _last_event() -> Select[Any]:
-    recent = (
-        select(_EVENTS.c.type, _EVENTS.c.received_at)
-        .order_by(_EVENTS.c.received_at.desc())
-        .limit(RECENT_EVENTS)
-        .subquery()
-    )
-    return select(func.max(recent.c.received_at)).where(recent.c.type.not_in(BRIDGE_EVENTS))
+def last_event(conn: Connection) -> LastEvent | None:
+    """Return the newest event of Heppu, if it is among the newest `RECENT_EVENTS`; the others are replies."""
+    events = _EVENTS.c
+    newest = select(events.received_at, events.type).order_by(events.received_at.desc())
+    first = conn.execute(newest.limit(1)).one_or_none()
+    if first is None or first.type not in BRIDGE_EVENTS:
+        return LastEvent(*first) if first else None
+    recent = newest.limit(RECENT_EVENTS).subquery()
+    of_heppu = select(recent).where(recent.c.type.not_in(BRIDGE_EVENTS)).order_by(recent.c.received_at.desc())
+    last = conn.execute(of_heppu.limit(1)).one_or_none()
+    return LastEvent(*last) if last else None

@@ -15,7 +15,7 @@ from bridge.store import schema
 from bridge.store.bulk_actions import BulkResult, change_all
 from bridge.store.database import Database
 from bridge.store.delivery_list import DeliveryFilter
-from bridge.store.rule_deliveries import IS_WAITING
+from bridge.store.waiting import IS_WAITING
 
 MAX_COUNTED: Final = 10_000
 """Waiting deliveries are counted up to this number, so that the page is quick however many wait."""

@@ -21,6 +21,7 @@ from sqlalchemy import (
     func,
     literal,
     select,
+    text,
     type_coerce,
 )
 
@@ -40,6 +41,8 @@ MAX_LIVE: Final = 3 * HOUR
 COUNTED: Final = "counted"
 
 _TABLE = schema.hourly_counts
+_IS_COUNTED = text("hourly_counts.kind = 'counted'")
+"""Literal, so that the partial index with this condition is used."""
 
 
 class Count(NamedTuple):
@@ -86,9 +89,7 @@ def _uncounted(conn: Connection, now: datetime, limit: int) -> list[datetime]:
         return []
     oldest = period_start(max(first, now - HISTORY_AGE), HOUR)
     counted = set(
-        conn.execute(
-            select(_TABLE.c.started_at).where(_TABLE.c.started_at >= oldest, _TABLE.c.kind == COUNTED)
-        )
+        conn.execute(select(_TABLE.c.started_at).where(_TABLE.c.started_at >= oldest, _IS_COUNTED))
         .scalars()
         .all()
     )
@@ -153,9 +154,7 @@ def hours_to_count(conn: Connection, start: datetime, now: datetime) -> int:
     start = period_start(max(start, first), HOUR)
     end = counted_until(conn, now)
     counted = conn.execute(
-        select(func.count()).where(
-            _TABLE.c.started_at >= start, _TABLE.c.started_at < end, _TABLE.c.kind == COUNTED
-        )
+        select(func.count()).where(_TABLE.c.started_at >= start, _TABLE.c.started_at < end, _IS_COUNTED)
     ).scalar_one()
     return max(0, (end - start) // HOUR - counted)
 

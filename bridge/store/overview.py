@@ -15,11 +15,10 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, func, select, text
 
-from bridge.events import BRIDGE_EVENTS
 from bridge.lifecycle import DeliveryState
 from bridge.store import schema
 from bridge.store.database import Database
-from bridge.store.gauges import RECENT_EVENTS
+from bridge.store.gauges import LastEvent, last_event
 from bridge.store.silence import is_silence_unusual
 from bridge.store.workers import ALIVE_WINDOW
 
@@ -32,13 +31,6 @@ SIGNATURE_PROBLEMS: Final = 5
 NEARLY_FULL: Final = 0.05
 """Free part of the disk below which an operator is told."""
 _DAY: Final = timedelta(days=1)
-
-
-class LastEvent(NamedTuple):
-    """The newest event of Heppu."""
-
-    received_at: datetime
-    type: str
 
 
 class WorkerInfo(NamedTuple):
@@ -70,7 +62,7 @@ def read_vitals(database: Database, no_events_after: timedelta) -> Vitals:
     events, deliveries, workers = schema.events.c, schema.deliveries.c, schema.workers.c
     with database.read() as conn:
         now = database.now(conn)
-        last = _last_event(conn)
+        last = last_event(conn)
         last_delivery = conn.execute(
             select(deliveries.finished_at)
             .where(text("deliveries.finished_at IS NOT NULL"))
@@ -93,19 +85,6 @@ def read_vitals(database: Database, no_events_after: timedelta) -> Vitals:
             is_silence_unusual(conn, last and last.received_at, no_events_after, now),
             _free_disk(database),
         )
-
-
-def _last_event(conn: Connection) -> LastEvent | None:
-    """Return the newest event of Heppu, if it is among the newest `RECENT_EVENTS`; the others are replies."""
-    events = schema.events.c
-    newest = select(events.received_at, events.type).order_by(events.received_at.desc())
-    first = conn.execute(newest.limit(1)).one_or_none()
-    if first is None or first.type not in BRIDGE_EVENTS:
-        return LastEvent(*first) if first else None
-    recent = newest.limit(RECENT_EVENTS).subquery()
-    of_heppu = select(recent).where(recent.c.type.not_in(BRIDGE_EVENTS)).order_by(recent.c.received_at.desc())
-    last = conn.execute(of_heppu.limit(1)).one_or_none()
-    return LastEvent(*last) if last else None
 
 
 def _free_disk(database: Database) -> float | None:

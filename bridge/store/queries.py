@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final, TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, Connection, Select, exists, func, literal, or_, select, text, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, exists, func, literal, or_, select, tuple_
 
 from bridge.errors import BridgeError
 from bridge.events import Event, StoredEvent
@@ -20,6 +20,7 @@ from bridge.store.database import Database
 from bridge.store.event_rows import EVENT_COLUMNS, event_from_row
 from bridge.store.traces import TraceReader
 from bridge.store.unindexed import unindexed
+from bridge.store.waiting import oldest_waiting
 
 STATES = tuple(DeliveryState)
 REASONS = (*SuppressReason, *FailureReason)
@@ -391,18 +392,6 @@ def connections_in_use(database: Database) -> list[tuple[str, str]]:
         return [tuple(row) for row in conn.execute(query)]
 
 
-def waiting_by_connection(database: Database) -> dict[str, int]:
-    """Return the number of deliveries that wait for their next attempt, by connection."""
-    table = schema.deliveries
-    query = (
-        select(table.c.connection, func.count())
-        .where(text("state IN ('pending', 'retrying')"))
-        .group_by(table.c.connection)
-    )
-    with database.read() as conn:
-        return dict(tuple(row) for row in conn.execute(query))
-
-
 @dataclass(frozen=True)
 class QueueStats:
     """Statistics of the queue. Each number is at most `MAX_COUNTED`, so that they cost the same in any database."""
@@ -421,13 +410,10 @@ def count_reviews(database: Database, limit: int) -> int:
 def queue_stats(database: Database) -> QueueStats:
     """Return deliveries by state, the number of unrouted events, and when the oldest waiting delivery is due."""
     with database.read() as conn:
-        oldest_due = conn.execute(
-            select(func.min(_DELIVERIES.c.run_at)).where(text("state IN ('pending', 'retrying')"))
-        ).scalar_one()
         return QueueStats(
             {state: _count_up_to(conn, _DELIVERIES.c.state == state, MAX_COUNTED) for state in DeliveryState},
             _count_up_to(conn, _EVENTS.c.routed_at.is_(None), MAX_COUNTED),
-            oldest_due,
+            oldest_waiting(conn),
         )
 
 

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, case, func, select, text
+from sqlalchemy import ColumnElement, and_, case, func, select, text
 
 from bridge.lifecycle import Transition, is_unresolved
 from bridge.rules.changes import rule_definitions
@@ -23,6 +23,8 @@ from bridge.store.audit_log import record_audit
 from bridge.store.database import Database
 from bridge.store.deliveries import lock_deliveries
 from bridge.store.transitions import Change, apply_transitions
+from bridge.store.unindexed import unindexed
+from bridge.store.waiting import IS_WAITING
 
 CANCEL_BATCH: Final = 500
 """Deliveries per transaction."""
@@ -38,13 +40,12 @@ _DESCRIPTIONS: Final[Mapping[str, str]] = {
 }
 
 _TABLE = schema.deliveries
-IS_WAITING: Final = text("deliveries.state IN ('pending', 'retrying')")
-"""Literal, so that the partial index with this condition is used."""
 _IS_SHADOW = _TABLE.c.options.like('%"shadow": true%')
 
 
 def _of_rule(rule: str) -> ColumnElement[bool]:
-    return (_TABLE.c.rule == rule) & (_TABLE.c.trigger != "alert")
+    # What waits is few; the index of rules leads to all that the rule has ever created.
+    return and_(unindexed(_TABLE.c.rule) == rule, _TABLE.c.trigger != "alert")
 
 
 @dataclass(frozen=True)
@@ -80,20 +81,44 @@ class EarlierDeliveries:
         return asdict(self) | {"message": self.message, "advice": self.advice}
 
 
-def earlier_deliveries(database: Database, rules: Rules) -> list[EarlierDeliveries]:
+class WaitingGroup(NamedTuple):
+    """The deliveries of a rule that wait and that one version of the rules created."""
+
+    rule: str
+    rules_hash: str
+    is_shadow: bool
+    """They were created in shadow mode, so they are not sent."""
+    total: int
+    next_at: datetime
+    """When the first of them is due."""
+
+
+def waiting_groups(database: Database) -> list[WaitingGroup]:
+    """Return what waits of all rules. Alerts are not included. Each waiting delivery is read."""
+    keys = (_TABLE.c.rule, _TABLE.c.rules_hash, _IS_SHADOW)
+    query = (
+        select(*keys, func.count(), func.min(_TABLE.c.run_at))
+        .where(IS_WAITING, _TABLE.c.trigger != "alert")
+        .group_by(*keys)
+        .order_by(*keys)
+    )
+    with database.read() as conn:
+        return [WaitingGroup(*row) for row in conn.execute(query)]
+
+
+def earlier_deliveries(
+    database: Database, rules: Rules, groups: Sequence[WaitingGroup] | None = None
+) -> list[EarlierDeliveries]:
     """Return the deliveries of rules that are no longer as they were, soonest first.
 
-    Deliveries that were created in shadow mode are left out: they are not sent.
+    Deliveries that were created in shadow mode are left out: they are not sent. `groups` is what waits, if the caller
+    has read it.
     """
-    table, versions = _TABLE, schema.rules
-    query = (
-        select(table.c.rule, table.c.rules_hash, func.count().label("total"), func.min(table.c.run_at).label("next_at"))
-        .where(IS_WAITING, table.c.trigger != "alert", ~_IS_SHADOW)
-        .group_by(table.c.rule, table.c.rules_hash)
-    )  # fmt: skip
+    versions = schema.rules
+    groups = waiting_groups(database) if groups is None else groups
+    rows = [group for group in groups if not group.is_shadow]
+    hashes = {row.rules_hash for row in rows if row.rules_hash != rules.hash}
     with database.read() as conn:
-        rows = conn.execute(query).all()
-        hashes = {row.rules_hash for row in rows if row.rules_hash != rules.hash}
         texts = select(versions.c.hash, versions.c.text).where(versions.c.hash.in_(hashes))
         newest = texts.order_by(versions.c.first_used_at.desc()).limit(MAX_VERSIONS)
         earlier = {row.hash: rule_definitions(row.text) for row in conn.execute(newest)} if hashes else {}
@@ -158,17 +183,6 @@ def waiting_deliveries(database: Database, rule: str) -> WaitingDeliveries:
     with database.read() as conn:
         rows = conn.execute(query).all()
     return WaitingDeliveries(rule, {row[0]: row[1] for row in rows}, sum(row[2] for row in rows))
-
-
-def waiting_by_rule(database: Database) -> dict[str, int]:
-    """Return the number of deliveries that wait for their next attempt, by rule. Alerts are not included."""
-    query = (
-        select(_TABLE.c.rule, func.count())
-        .where(IS_WAITING, _TABLE.c.trigger != "alert")
-        .group_by(_TABLE.c.rule)
-    )
-    with database.read() as conn:
-        return dict(tuple(row) for row in conn.execute(query))
 
 
 def waiting_ids(database: Database, rule: str, batch: int) -> Iterator[Sequence[str]]:

@@ -17,8 +17,8 @@ from bridge.lifecycle import Transition
 from bridge.store import schema
 from bridge.store.database import Database
 from bridge.store.deliveries import lock_deliveries
-from bridge.store.queries import waiting_by_connection
 from bridge.store.transitions import Change, apply_transitions
+from bridge.store.waiting import waiting_connections
 from bridge.store.workers import count_alive_workers
 
 UNCLAIMED_AFTER: Final = timedelta(minutes=2)
@@ -33,7 +33,8 @@ def explain_unclaimed(database: Database, connections: Collection[str]) -> dict[
     If other workers are alive, they may have the connection: then nothing is explained. Up to 200 per connection and
     call.
     """
-    unknown = sorted(waiting_by_connection(database).keys() - connections)
+    with database.read() as conn:
+        unknown = [name for name in waiting_connections(conn) if name not in connections]
     if not unknown or count_alive_workers(database) > 1:
         return {}
     return {name: number for name in unknown if (number := _explain(database, name))}

@@ -34,7 +34,6 @@ from bridge.store.queries import (
     show_event,
     show_rejected_request,
     stored_event,
-    waiting_by_connection,
 )
 from bridge.store.replay import ReplayOrder, ReplayResult, SelectedEvents, replay
 from bridge.store.rerender import RerenderReport, rerender_rule
@@ -44,6 +43,7 @@ from bridge.store.rule_deliveries import (
     cancel_rule,
     waiting_deliveries,
 )
+from bridge.store.waiting import waiting_by_connection
 from bridge.web.accounts import AccountDirectory, CheckResult
 from bridge.web.health import CachedStats
 from bridge.web.rules_trial import RulesTrial

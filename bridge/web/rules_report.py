@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
@@ -14,7 +15,7 @@ from bridge.rules.report import source_line
 from bridge.rules.summary import policy_in_words, rule_source
 from bridge.store.activity import SPANS, Activity, RuleActivity, read_activity
 from bridge.store.queries import NotFound
-from bridge.store.rule_deliveries import earlier_deliveries, waiting_by_rule
+from bridge.store.rule_deliveries import earlier_deliveries, waiting_deliveries, waiting_groups
 from bridge.store.rule_stats import last_fired, newest_traces
 from bridge.web.admin_service import AdminService, RunningRules
 
@@ -28,7 +29,10 @@ def rules_report(service: AdminService) -> dict[str, Any]:
     """Return the active rules with what each did in the last days, and the errors of the file if it did not load."""
     rules, database = service.rules.current, service.database
     activity = read_activity(database, service.counts, SPAN)
-    waiting = waiting_by_rule(database)
+    groups = waiting_groups(database)
+    waiting: Counter[str] = Counter()
+    for group in groups:
+        waiting[group.rule] += group.total
     fired_at = last_fired(database, [rule.name for rule in rules.rules[:MAX_LOOKED_UP]])
     return {
         "path": str(service.rules.path),
@@ -39,10 +43,8 @@ def rules_report(service: AdminService) -> dict[str, Any]:
         "policy": policy_in_words(rules),
         "counted_from": activity.slots[0],
         "uncounted_hours": activity.uncounted_hours,
-        "rules": [
-            _rule(rule, activity, waiting.get(rule.name, 0), fired_at.get(rule.name)) for rule in rules.rules
-        ],
-        "earlier_deliveries": [item.to_json() for item in earlier_deliveries(database, rules)],
+        "rules": [_rule(rule, activity, waiting[rule.name], fired_at.get(rule.name)) for rule in rules.rules],
+        "earlier_deliveries": [item.to_json() for item in earlier_deliveries(database, rules, groups)],
     }
 
 
@@ -99,7 +101,7 @@ def rule_report(service: AdminService, name: str) -> dict[str, Any]:
     return _rule(
         rule,
         activity,
-        waiting_by_rule(database).get(name, 0),
+        waiting_deliveries(database, name).total,
         last_fired(database, [name]).get(name),
     ) | {
         "counted_from": activity.slots[0],

@@ -35,7 +35,6 @@ from bridge.store.queries import (
     list_events,
     queue_stats,
     stored_events,
-    waiting_by_connection,
 )
 from bridge.store.replay import ReplayOrder, replay, select_events
 from bridge.store.retention import prune
@@ -43,7 +42,7 @@ from bridge.store.routing import route_unrouted
 from bridge.store.rule_stats import last_fired
 from bridge.store.service_status import read_service_status
 from bridge.store.unclaimed import explain_unclaimed
-from bridge.store.waiting import waiting_of_connections
+from bridge.store.waiting import waiting_by_connection, waiting_of_connections
 from tests.integration.api_examples import EXAMPLES, Stored, TrialOfTests
 from tests.integration.dashboard_site import running_site
 from tests.integration.engine import Engine

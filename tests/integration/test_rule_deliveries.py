@@ -24,8 +24,8 @@ from bridge.store.rule_deliveries import (
     CancelledDeliveries,
     cancel_rule,
     earlier_deliveries,
-    waiting_by_rule,
     waiting_deliveries,
+    waiting_groups,
 )
 from tests.integration.engine import Engine
 
@@ -146,7 +146,7 @@ def test_cancel_rule_cancels_what_waits_and_nothing_else(engine: Engine) -> None
     engine.deliver("post", rule="text", trigger="alert")
     waiting = waiting_deliveries(engine.database, "text")
     assert (waiting.total, waiting.description) == (6, "3 slack.post, 3 twilio.send_sms")
-    assert waiting_by_rule(engine.database) == {"text": 6, "other": 3}
+    assert [(group.rule, group.total) for group in waiting_groups(engine.database)] == [("other", 3), ("text", 6)]
     progress: list[int] = []
     result = cancel_rule(engine.database, "ada", "text", progress.append)
     assert result == CancelledDeliveries("text", 6, 0, 0)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Index, Integer, Table, Text
+from sqlalchemy import Column, Index, Integer, Table, Text, text
 
 from bridge.store.schema.columns import Instant, doc, metadata
+
+_IS_COUNTED = "kind = 'counted'"
 
 workers = Table(
     "workers",
@@ -33,6 +35,7 @@ hourly_counts = Table(
                     "delivered. Otherwise empty.")),
     Column("total", Integer, nullable=False, info=doc("How many.")),
     Column("last_at", Instant, info=doc("When the last of them happened.")),
+    Index("hourly_counts_counted", "started_at", sqlite_where=text(_IS_COUNTED), postgresql_where=text(_IS_COUNTED)),
     info=doc("Counts per hour, for the overview. An hour is counted once, ten minutes after its end."),
 )  # fmt: skip
 
