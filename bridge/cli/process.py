@@ -18,12 +18,13 @@ STOP_SECONDS = 25.0
 
 
 def tune_gc() -> None:
-    """Keep garbage collections rare and short.
+    """Keep garbage collections rare and short from now on. `bridge.cli.serve` has disabled them for the start.
 
     Objects that exist now live as long as the process and are excluded from collection.
     """
     gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
     gc.freeze()
+    gc.enable()
 
 
 def exit_immediately(number: int) -> None:

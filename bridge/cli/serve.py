@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -54,6 +55,7 @@ def serve(
     SIGTERM shuts down gracefully: new events get a 503, running attempts finish, and the exit code is 0. A changed
     rules file is reloaded automatically; SIGHUP reloads it immediately.
     """
+    gc.disable()  # until `tune_gc`: what is loaded until then stays, and visiting it takes a twelfth of the start
     from bridge.cli.bootstrap import Role, build_service
     from bridge.cli.listener import require_shareable, server_listeners, url_of
     from bridge.cli.server_lock import sqlite_server_lock
@@ -136,6 +138,7 @@ def worker() -> None:
     Needs PostgreSQL. Any number of `bridge worker` and `bridge serve` processes can share one database. With
     BRIDGE_METRICS_PORT, it serves its metrics and health checks.
     """
+    gc.disable()  # until `tune_gc`, as in `serve`
     from bridge.cli.process import exit_process
     from bridge.cli.worker_runner import run_worker
     from bridge.errors import ConfigError
