@@ -1,8 +1,9 @@
-"""Lazy attributes: computed on first access, then a plain attribute of the object."""
+"""Lazy attributes, computed on first access, and lazy modules, imported with their first attribute."""
 
 from __future__ import annotations
 
 from functools import cached_property
+from importlib import import_module
 from typing import Any, TypeVar, overload
 
 _Value = TypeVar("_Value")
@@ -26,3 +27,17 @@ class lazy(cached_property[_Value]):  # noqa: N801
             return self
         value = instance.__dict__[self.func.__name__] = self.func(instance)
         return value
+
+
+class LazyModule:
+    """Stands for a module that only some processes need: imports it with the first attribute that is read.
+
+    Python 3.15 has `lazy import` for this. The library's classes cannot be the bases of a class in the same module.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        """Return the attribute of the module."""
+        return getattr(import_module(self._name), attribute)

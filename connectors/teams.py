@@ -6,10 +6,9 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
 from pydantic import AfterValidator, Field, SecretStr
 
 from bridge.connector import (
@@ -30,6 +29,9 @@ from bridge.connector import (
     per_event,
 )
 from bridge.errors import AccountError, AuthenticationError, DeliveryError, OutcomeUnknown, PermanentError
+
+if TYPE_CHECKING:
+    import httpx
 
 MAX_MESSAGE_BYTES = 20_000
 """Size of a message as JSON within JSON, as Teams stores it. Its limit is about 28 KB, and the workflow adds to it."""
@@ -102,6 +104,8 @@ class Workflow:
     """Client of one workflow."""
 
     def __init__(self, settings: Settings) -> None:
+        import httpx
+
         self._api = JsonApi("Teams", settings.webhook_url, refusal=refusal)
         self._url = httpx.URL(settings.webhook_url.get_secret_value())
 

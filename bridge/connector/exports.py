@@ -1,5 +1,8 @@
 """What `bridge.connector` exports: the connector author's API."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from bridge.connector.action import Action, BatchItem, Success
 from bridge.connector.api import Connector, ConnectorGroup, Limits
 from bridge.connector.callbacks import (
@@ -95,10 +98,8 @@ from bridge.connector.sms import Segments, segments
 from bridge.connector.texts import shorten, split_text, text_with_details
 from bridge.connector.tokens import Token, TokenSource
 from bridge.connector.transport import (
-    DeadlineAdapter,
     ProviderUrl,
     SecretUrl,
-    enforce_deadline,
     failure_from_exception,
     failure_from_status,
     http_client,
@@ -120,6 +121,20 @@ from bridge.contacts.phone import same_number, search_digits
 from bridge.events import Event
 from bridge.setting_types import Duration, SecretFile
 from bridge.spelling import did_you_mean, nearest
+
+if TYPE_CHECKING:
+    from bridge.connector.requests_transport import DeadlineAdapter, enforce_deadline
+
+_OF_REQUESTS = ("DeadlineAdapter", "enforce_deadline")
+"""What is imported on first use, because it imports requests."""
+
+
+def __getattr__(name: str) -> Any:
+    """Return what is imported on first use."""
+    if name in _OF_REQUESTS:
+        return getattr(import_module("bridge.connector.requests_transport"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "CONTACT_OWNER",

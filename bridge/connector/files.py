@@ -11,9 +11,8 @@ import ipaddress
 import mimetypes
 import re
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
-
-import httpx
 
 from bridge.connector.deadline import check_deadline, has_written
 from bridge.connector.egress import is_loopback
@@ -21,6 +20,12 @@ from bridge.connector.public_addresses import is_public, send_to_verified
 from bridge.connector.response_limits import ResponseTooLarge
 from bridge.connector.transport import failure_from_exception, http_client, parse_retry_after
 from bridge.errors import DeliveryError, OutcomeUnknown, PermanentError, TransientError
+from bridge.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import httpx
+else:
+    httpx = LazyModule("httpx")
 
 MAX_FILE_BYTES = 20 * 1024 * 1024
 """Largest file that is downloaded, unless the connector sets another limit: about 40 minutes of MP3 at 64 kbit/s."""

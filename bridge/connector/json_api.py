@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 from pydantic import SecretStr
 
 from bridge.clock import uptime
@@ -37,8 +36,14 @@ from bridge.errors import (
     PermanentError,
     TransientError,
 )
+from bridge.lazy import LazyModule
 
-Refusal = Callable[[httpx.Response], DeliveryError | None]
+if TYPE_CHECKING:
+    import httpx
+else:
+    httpx = LazyModule("httpx")
+
+Refusal = Callable[["httpx.Response"], DeliveryError | None]
 """Returns the error that a response reports in the provider's own words; None leaves it to the HTTP status."""
 
 MAX_PAGES = 20

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from bridge.errors import OutcomeUnknown
 from bridge.json_values import describe_type
+
+if TYPE_CHECKING:
+    import httpx
 
 _KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "a string", int: "a number"}
 

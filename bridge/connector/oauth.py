@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 from pydantic import SecretStr
 
 from bridge.connector.json_response import json_object
 from bridge.connector.tokens import Token
 from bridge.connector.transport import failure_from_exception, http_client, parse_retry_after
 from bridge.errors import AuthenticationError, DeliveryError, RateLimited, TransientError
+from bridge.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import httpx
+else:
+    httpx = LazyModule("httpx")
 
 _FIXES: Mapping[str, str] = {
     "invalid_client": "check the client ID and the client secret",

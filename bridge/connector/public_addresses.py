@@ -10,11 +10,16 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Iterable, Mapping
-
-import httpx
+from typing import TYPE_CHECKING
 
 from bridge.connector.egress import is_loopback, proxy_for
 from bridge.errors import PermanentError, TransientError
+from bridge.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import httpx
+else:
+    httpx = LazyModule("httpx")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 

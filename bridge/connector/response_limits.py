@@ -13,8 +13,6 @@ import socket
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import httpcore
-
 from bridge.clock import uptime
 from bridge.connector.deadline import attempt_limit, check_deadline, remaining_seconds
 
@@ -26,7 +24,7 @@ MAX_RESPONSE_BYTES = 5 * 1024 * 1024
 """Size of a response as received, with its headers."""
 _SEND_BYTES = 4096
 """Few enough that the deadline is checked often, even if the provider reads slowly."""
-_MIN_TIMEOUT = 0.01
+MIN_TIMEOUT = 0.01
 """Seconds. A timeout of 0 would make the socket non-blocking."""
 
 
@@ -69,7 +67,7 @@ class ResponseLimits:
         left = self._until - uptime()
         if left <= 0:
             raise self.overdue()
-        return max(_MIN_TIMEOUT, min(self._idle_seconds, left))
+        return max(MIN_TIMEOUT, min(self._idle_seconds, left))
 
     def overdue(self) -> ResponseOverdue:
         """Return the error for a wait that timed out."""
@@ -148,71 +146,17 @@ class LimitedHttpResponse(http.client.HTTPResponse):
             raise ResponseTooLarge(MAX_RESPONSE_BYTES)  # before memory is reserved for it
 
 
-class LimitedStream(httpcore.NetworkStream):
-    """A connection of httpx. A response starts whenever something has been sent."""
-
-    def __init__(self, stream: httpcore.NetworkStream, max_bytes: int) -> None:
-        self._stream = stream
-        self._max_bytes = max_bytes
-        self._limits = ResponseLimits(READ_SECONDS, max_bytes)
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Read within the limits of the response."""
-        try:
-            try:
-                received = self._stream.read(max_bytes, self._limits.timeout(timeout))
-            except httpcore.ReadTimeout as error:
-                raise self._limits.overdue() from error
-            self._limits.count(len(received))
-        except ResponseOverdue as error:
-            raise httpcore.ReadTimeout(error) from error  # as its argument, because httpcore drops the cause
-        except ResponseTooLarge as error:
-            raise httpcore.ReadError(error) from error
-        return received
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Send within the deadline. Raise TransientError if it passes before the last part."""
-        limit = READ_SECONDS if timeout is None else timeout
-        for part in _parts(buffer):
-            check_deadline()
-            self._stream.write(part, max(_MIN_TIMEOUT, remaining_seconds(limit)))
-        self._limits = ResponseLimits(limit, self._max_bytes)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._stream.close()
-
-    def start_tls(self, *args: Any, **kwargs: Any) -> httpcore.NetworkStream:
-        """Encrypt the connection."""
-        return LimitedStream(self._stream.start_tls(*args, **kwargs), self._max_bytes)
-
-    def get_extra_info(self, info: str) -> Any:
-        """Return what the connection knows about itself."""
-        return self._stream.get_extra_info(info)
-
-
-class LimitedBackend(httpcore.SyncBackend):
-    """Opens the connections of httpx."""
-
-    def __init__(self, max_bytes: int) -> None:
-        super().__init__()
-        self._max_bytes = max_bytes
-
-    def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore.NetworkStream:
-        """Open a connection whose responses are limited."""
-        return LimitedStream(super().connect_tcp(*args, **kwargs), self._max_bytes)
-
-
 def parts_to_send(sock: socket.socket, data: bytes, seconds: float = READ_SECONDS) -> Iterator[bytes]:
     """Yield the data in parts, each with the socket's timeout set to at most `seconds`.
 
     Raise TransientError if the deadline passes before the last part, because an incomplete request has no effect.
     """
-    for part in _parts(data):
+    for part in in_parts(data):
         check_deadline()
-        sock.settimeout(max(_MIN_TIMEOUT, remaining_seconds(seconds)))
+        sock.settimeout(max(MIN_TIMEOUT, remaining_seconds(seconds)))
         yield part
 
 
-def _parts(data: bytes) -> Iterable[bytes]:
+def in_parts(data: bytes) -> Iterable[bytes]:
+    """Yield the data in parts that are sent one after the other."""
     return (data[start : start + _SEND_BYTES] for start in range(0, len(data), _SEND_BYTES))

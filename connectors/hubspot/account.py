@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import cache
 from importlib.metadata import version
 from typing import Any
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-import urllib3
-from hubspot import HubSpot
-from urllib3.util.retry import Retry
-
-from bridge.connector import (
-    Proxy,
-    SearchLimiter,
-    Success,
-    check_deadline,
-    enforce_deadline,
-    proxy_for,
-    remaining_seconds,
-    tls_context,
-)
+from bridge.connector import SearchLimiter, Success
 from bridge.errors import ConfigError
 
 from .call_outcomes import CallOutcomes
-from .daily_limit import DailyLimit, is_daily_limit
 from .errors import not_from_hubspot, status_of
 from .lists import Lists
 from .missing_scopes import MissingScopes
@@ -43,66 +27,6 @@ BATCH_SIZE = 100
 """HubSpot's limit for one batch request."""
 
 
-class DeadlinePool(urllib3.PoolManager):
-    """Connection pool for all requests of the account, which end within the attempt's deadline without retries."""
-
-    def __init__(self, version: str, size: int, **options: Any) -> None:
-        super().__init__(num_pools=2, maxsize=size, retries=Retry(0), ssl_context=tls_context(), **options)
-        enforce_deadline(self)
-        self._version = version
-        self._daily_limit = DailyLimit()
-
-    def urlopen(  # type: ignore[override]
-        self, method: str, url: str, redirect: bool = True, **options: Any
-    ) -> urllib3.BaseHTTPResponse:
-        """Send one request. Redirects are not followed: they would send the token to another host."""
-        del redirect
-        # The SDK has the numbered versions, which HubSpot supports until 2027.
-        url = re.sub(r"/crm/v\d/(\w+)(/(?=\?|$))?", rf"/crm/\1/{self._version}", url, count=1)
-        check_deadline()
-        options["timeout"] = urllib3.Timeout(
-            connect=max(0.05, remaining_seconds(3)), read=max(0.05, remaining_seconds(20))
-        )
-        response = super().urlopen(method, url, redirect=False, **options)
-        if 200 <= response.status < 300 and response.data.lstrip()[:1] not in (b"{", b"["):
-            raise not_from_hubspot()  # an HTML page with status 200, which the SDK reads as an empty record
-        if is_daily_limit(response.status, response.data):
-            raise self._daily_limit.exhausted(datetime.now(UTC))
-        self._daily_limit.observe(response.headers, lambda: self._read_account(url, options))
-        return response
-
-    def _read_account(self, url: str, options: Mapping[str, Any]) -> bytes:
-        """Return the details of the account, empty if HubSpot does not give them."""
-        details = f"{url.partition('/crm/')[0]}/account-info/v3/details"
-        headers = {"Authorization": options.get("headers", {}).get("Authorization", "")}
-        response = super().urlopen(
-            "GET", details, redirect=False, headers=headers, timeout=options["timeout"]
-        )
-        return bytes(response.data) if response.status == 200 else b""
-
-
-class DeadlineProxyPool(DeadlinePool, urllib3.ProxyManager):
-    """The same through BRIDGE_HTTPS_PROXY."""
-
-    def __init__(self, version: str, size: int, proxy: Proxy) -> None:
-        login = ":".join(proxy.login) if proxy.login else None
-        super().__init__(
-            version,
-            size,
-            proxy_url=proxy.address,
-            proxy_headers=urllib3.make_headers(proxy_basic_auth=login),
-            proxy_ssl_context=tls_context(),
-        )
-
-
-def _pool(settings: Settings) -> DeadlinePool:
-    proxy = proxy_for(urlsplit(settings.url).hostname or "")
-    size = connector.limits_of(settings).concurrency
-    if proxy is None:
-        return DeadlinePool(settings.api_version, size)
-    return DeadlineProxyPool(settings.api_version, size, proxy)
-
-
 @cache
 def _user_agent() -> str:
     return f"hubspot-api-client-python; {version('hubspot-api-client')}"
@@ -112,7 +36,12 @@ class Account:
     """Client of one HubSpot account, over one connection pool."""
 
     def __init__(self, settings: Settings) -> None:
-        pool = _pool(settings)
+        from hubspot import HubSpot
+        from urllib3.util.retry import Retry
+
+        from .connection_pool import open_pool
+
+        pool = open_pool(settings)
 
         def create_api(package: Any, name: str, config: dict[str, Any]) -> Any:
             # The SDK's own factory reads the SDK's version from a file for each API, which takes 6 of 7 ms.

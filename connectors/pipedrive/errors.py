@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-
-import httpx
+from typing import TYPE_CHECKING
 
 from bridge.connector import json_object, parse_retry_after, report_quota
 from bridge.errors import (
@@ -16,6 +15,9 @@ from bridge.errors import (
     QuotaExhausted,
     RateLimited,
 )
+
+if TYPE_CHECKING:
+    import httpx
 
 _BURST_WAIT = timedelta(seconds=2)
 """The length of the window in which requests are counted."""

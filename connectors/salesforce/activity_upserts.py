@@ -10,11 +10,11 @@ from typing import Any, Literal
 from bridge.connector import Success
 from bridge.errors import DeliveryError
 
+from . import sdk
 from .errors import DELETED_CODES, record_result
 from .external_ids import is_field_missing, require_external_id
 from .field_values import VALUE_CODES
 from .org import Org, typed
-from .sdk import SalesforceError, format_soql
 from .session import Record
 from .soql import chunks
 
@@ -118,7 +118,7 @@ def _upsert(
     if time.monotonic() >= org.task_field_missing_until:
         try:
             return items | _upsert_by_external_id(org, kind, remaining)
-        except SalesforceError as error:
+        except sdk.SalesforceError as error:
             if not is_field_missing(error, org.settings.task_field):
                 raise
         org.task_field_missing_until = time.monotonic() + _MISSING_FIELD_CACHE_SECONDS
@@ -149,7 +149,7 @@ def _upsert_by_call_object(org: Org, records: Mapping[str, Record]) -> _Items:
     """Upsert Tasks in an org without the External ID field: CallObject holds the key and is queried first."""
     existing: dict[str, str] = {}
     for keys in chunks(list(records)):
-        soql = format_soql("SELECT Id, CallObject FROM Task WHERE CallObject IN {}", keys)
+        soql = sdk.format_soql("SELECT Id, CallObject FROM Task WHERE CallObject IN {}", keys)
         existing |= {str(row["CallObject"]): str(row["Id"]) for row in org.query(soql)}
     keyed = {key: record | {"CallObject": key} for key, record in records.items()}
     items = _update(

@@ -23,6 +23,7 @@ from bridge.connector import (
 )
 from bridge.errors import DeliveryError, PermanentError, TransientError
 
+from . import sdk
 from .campaigns import CampaignLookup
 from .contact_source import Contacts, object_type_of
 from .errors import DELETED_CODES, error_code, record_result
@@ -30,7 +31,6 @@ from .field_values import refused_values, writable_fields
 from .new_records import NewRecordParams, types_to_create
 from .org import BATCH_SIZE, Org, typed
 from .permissions import ADD_MEMBERS, EDIT_MEMBERS
-from .sdk import format_soql
 from .session import Record
 from .settings import connector
 from .soql import chunks, select
@@ -207,7 +207,7 @@ def _members(org: Org, campaign_id: str, record_ids: Sequence[str]) -> dict[str,
     """Return the member of each contact or lead that is in the campaign: ID of the person -> ID of the member."""
     found: dict[str, str] = {}
     for chunk in chunks(list(dict.fromkeys(record_ids))):
-        condition = format_soql(
+        condition = sdk.format_soql(
             "CampaignId = {} AND (ContactId IN {} OR LeadId IN {})", campaign_id, chunk, chunk
         )
         for row in org.query(select(("Id", "ContactId", "LeadId"), "CampaignMember", condition)):

@@ -9,7 +9,7 @@ from time import monotonic
 
 from bridge.connector import did_you_mean, find_option
 
-from .sdk import SalesforceError, format_soql
+from . import sdk
 from .session import Record
 from .settings import ID_PATTERN
 from .soql import select
@@ -70,10 +70,12 @@ class Campaigns:
 
     def _read(self, name: str) -> CampaignLookup:
         is_id = name.startswith(_PREFIX) and re.fullmatch(ID_PATTERN, name) is not None
-        condition = format_soql("Id = {}" if is_id else "Name = {} ORDER BY CreatedDate DESC LIMIT 50", name)
+        condition = sdk.format_soql(
+            "Id = {}" if is_id else "Name = {} ORDER BY CreatedDate DESC LIMIT 50", name
+        )
         try:
             rows = self._query(select(("Id", "IsActive"), "Campaign", condition))
-        except SalesforceError as error:
+        except sdk.SalesforceError as error:
             if error.status not in (400, 403, 404):
                 raise
             return CampaignLookup(problem="the integration user may not read campaigns")
@@ -82,7 +84,7 @@ class Campaigns:
         if len(chosen) != 1:
             return CampaignLookup(problem=_problem(name, len(rows), len(active)))
         campaign_id = str(chosen[0]["Id"])
-        of_campaign = format_soql("CampaignId = {} ORDER BY SortOrder", campaign_id)
+        of_campaign = sdk.format_soql("CampaignId = {} ORDER BY SortOrder", campaign_id)
         statuses = self._query(
             select(("Label", "HasResponded", "IsDefault"), "CampaignMemberStatus", of_campaign)
         )

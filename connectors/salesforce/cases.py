@@ -19,12 +19,12 @@ from bridge.connector import (
 )
 from bridge.errors import LookupInconclusive, PermanentError
 
+from . import sdk
 from .contact_source import Contacts, read_contact
 from .errors import errors_in
 from .field_values import typed_properties
 from .org import Org
 from .permissions import CLOSE_CASES
-from .sdk import SalesforceError, format_soql
 from .settings import ID_PATTERN, connector
 from .soql import require_id, select
 
@@ -64,7 +64,7 @@ class CloseCaseParams(ContactLookupParams):
 def close_case(org: Org, params: CloseCaseParams, context: Context) -> Success:
     """Close a case with the org's closed status."""
     if params.case:
-        condition: str | None = format_soql("Id = {}", params.case)
+        condition: str | None = sdk.format_soql("Id = {}", params.case)
     elif params.without_id == "error":
         raise PermanentError(
             "the event has no case ID: set `case`, or `without_id: newest` for the contact's newest open case",
@@ -92,7 +92,7 @@ def close_case(org: Org, params: CloseCaseParams, context: Context) -> Success:
     changes |= {"Status": params.status or org.closed_status("Case")}
     try:
         org.rest("PATCH", f"sobjects/Case/{require_id(newest['Id'])}", changes)
-    except SalesforceError as error:
+    except sdk.SalesforceError as error:
         codes = [code for code, _, _ in errors_in(error)]
         raise next(filter(None, (org.refused_value(code, read_again) for code in codes)), error) from None
     forget_related_records(context.contact_cache, [newest["ContactId"]] if newest.get("ContactId") else [])
@@ -109,4 +109,4 @@ def _open_cases_of_contact(org: Org, params: CloseCaseParams, context: Context) 
         if error.code == "not_found":
             return None
         raise
-    return format_soql("ContactId = {} AND IsClosed = false", contact.id)
+    return sdk.format_soql("ContactId = {} AND IsClosed = false", contact.id)

@@ -21,6 +21,7 @@ from bridge.connector import (
 )
 from bridge.errors import AccountError, DeliveryError, PermanentError
 
+from . import sdk
 from .errors import classify_error
 from .lenient_writes import (
     CONTACT_PREFIX,
@@ -41,7 +42,6 @@ from .new_records import (
 )
 from .org import Org, typed
 from .person_accounts import business_accounts
-from .sdk import SalesforceError, format_soql
 from .session import Record
 from .soql import chunks, select
 
@@ -73,7 +73,7 @@ class Contacts:
         remaining = list(emails)
         for object_type in self._object_types:
             for chunk in chunks(remaining):
-                matches += self._query_matches(object_type, format_soql("Email IN {}", chunk))
+                matches += self._query_matches(object_type, sdk.format_soql("Email IN {}", chunk))
             matched = {address_key(email) for match in matches for email in match.emails}
             remaining = [email for email in remaining if address_key(email) not in matched]
         return matches
@@ -97,8 +97,11 @@ class Contacts:
         """Return the condition for records of the last day that have one of these numbers."""
         visible = self._org.match_fields.of(object_type)
         names = [name for name in ("Phone", "MobilePhone") if name in visible]
-        any_phone = " OR ".join(format_soql(f"{name} IN {{}}", phones) for name in names)
-        return format_soql("CreatedDate >= {}", datetime.now(UTC) - timedelta(days=1)) + f" AND ({any_phone})"
+        any_phone = " OR ".join(sdk.format_soql(f"{name} IN {{}}", phones) for name in names)
+        return (
+            sdk.format_soql("CreatedDate >= {}", datetime.now(UTC) - timedelta(days=1))
+            + f" AND ({any_phone})"
+        )
 
     def _search(self, phones: Sequence[str]) -> list[Record]:
         """Return the contacts, open leads and accounts with these digits in a phone field."""
@@ -131,7 +134,7 @@ class Contacts:
         for object_type in ("Contact", "Lead"):
             own_ids = [record_id for record_id in ids if object_type_of(record_id) == object_type]
             for chunk in chunks(own_ids):
-                matches += self._query_matches(object_type, format_soql("Id IN {}", chunk))
+                matches += self._query_matches(object_type, sdk.format_soql("Id IN {}", chunk))
         return matches
 
     def create(
@@ -206,7 +209,7 @@ class Contacts:
         try:
             created = self._org.rest("POST", f"sobjects/{record.object_type}", body, headers)
             return NewContact(str(created["id"]), kind=record.object_type.lower(), notes=record.notes)
-        except SalesforceError as error:
+        except sdk.SalesforceError as error:
             return classify_error(error) or PermanentError(
                 "a duplicate rule of the org blocks this contact: merge the duplicates in Salesforce",
                 code="DUPLICATES_DETECTED",
@@ -245,7 +248,7 @@ def read_contact(org: Org, record_id: str, fields: Iterable[str]) -> Mapping[str
     """Return the current fields of a contact or lead, or None if it was deleted, merged or converted."""
     object_type = object_type_of(record_id)
     names = ("Id", "LastName", *fields, *(("IsConverted",) if object_type == "Lead" else ()))
-    rows = org.query(select(names, object_type, format_soql("Id = {}", record_id)))
+    rows = org.query(select(names, object_type, sdk.format_soql("Id = {}", record_id)))
     return dict(rows[0]) if rows and not rows[0].get("IsConverted") else None
 
 

@@ -17,9 +17,9 @@ from bridge.errors import (
     TransientError,
 )
 
+from . import sdk
 from .account_errors import account_failure, missing_field
 from .login_errors import login_failure
-from .sdk import SalesforceAuthenticationFailed, SalesforceError
 from .settings import connector
 
 DELETED_CODES = {
@@ -39,9 +39,9 @@ _MAINTENANCE_WAIT = timedelta(minutes=5)
 @connector.classify_error
 def classify_error(error: Exception) -> DeliveryError | None:
     """Map Salesforce's error code rather than the status: a locked row is a 400, an exhausted quota a 403."""
-    if isinstance(error, SalesforceAuthenticationFailed):
+    if isinstance(error, sdk.SalesforceAuthenticationFailed):
         return login_failure(error)
-    if not isinstance(error, SalesforceError):
+    if not isinstance(error, sdk.SalesforceError):
         return failure_from_exception(error)
     for code, message, fields in errors_in(error):
         return _failure_from_code(code, message, fields, error.status)
@@ -82,7 +82,7 @@ def _failure_from_code(code: str, message: str, fields: Sequence[str], status: i
     return PermanentError(detail, code=code)
 
 
-def errors_in(error: SalesforceError) -> list[tuple[str, str, list[str]]]:
+def errors_in(error: sdk.SalesforceError) -> list[tuple[str, str, list[str]]]:
     """Return code, message and field names of each error in a response."""
     content: Any = error.content
     items = content if isinstance(content, list) else []

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 from bridge.errors import AccountError
 
+from . import sdk
 from .account_errors import PERMISSION_SET
 from .errors import errors_in
-from .sdk import SalesforceError
 
 _NAMES = {"Case": "a case", "Event": "an event"}
 
 
-def is_field_missing(error: SalesforceError, field: str) -> bool:
+def is_field_missing(error: sdk.SalesforceError, field: str) -> bool:
     """Return whether Salesforce refused a request because it does not know the field, or hides it."""
     return any(
         code in ("NOT_FOUND", "INVALID_FIELD", "INVALID_ARGUMENT_TYPE") and field in message
@@ -27,7 +27,7 @@ def require_external_id(object_type: str, field: str) -> Iterator[None]:
     """Raise AccountError if Salesforce refuses the request because it does not know the external ID field."""
     try:
         yield
-    except SalesforceError as error:
+    except sdk.SalesforceError as error:
         if not is_field_missing(error, field):
             raise
         raise AccountError(

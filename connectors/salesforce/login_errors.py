@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from bridge.errors import AccountError, AuthenticationError, DeliveryError, RateLimited, TransientError
 
+from . import sdk
 from .my_domain import my_domain_of
-from .sdk import SalesforceAuthenticationFailed
 
 APP_SETTINGS = "Setup, External Client App Manager, your app, Settings, OAuth Settings"
 APP_POLICIES = "Setup, External Client App Manager, your app, Policies"
@@ -131,7 +131,7 @@ _CAUSES = (
 _TRANSIENT_ERRORS = ("server_error", "temporarily_unavailable", "unknown_error")
 
 
-def login_failure(error: SalesforceAuthenticationFailed) -> DeliveryError:
+def login_failure(error: sdk.SalesforceAuthenticationFailed) -> DeliveryError:
     """Return the error for a rejected login. Only known words are repeated: descriptions may contain anything."""
     code, description = str(error.code), error.auth_message.strip()
     if code in ("login_rate_exceeded", "rate_limit_exceeded") or "rate exceeded" in description:

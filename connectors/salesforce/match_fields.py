@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+from . import sdk
 from .errors import errors_in
-from .sdk import SalesforceError
 
 T = TypeVar("T")
 MATCH_FIELDS: Mapping[str, Sequence[str]] = {
@@ -59,11 +59,11 @@ class MatchFields:
         while True:
             try:
                 return request()
-            except SalesforceError as error:
+            except sdk.SalesforceError as error:
                 if not self._notice(error):
                     raise
 
-    def _notice(self, error: SalesforceError) -> bool:
+    def _notice(self, error: sdk.SalesforceError) -> bool:
         """Remember the optional field that the error is about. Return False if it is about something else."""
         for code, message, _ in errors_in(error):
             match = re.search(r"No such column '(\w+)' on entity '(\w+)'", message)

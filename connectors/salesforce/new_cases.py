@@ -22,6 +22,7 @@ from bridge.connector import (
 )
 from bridge.errors import DeliveryError, TransientError
 
+from . import sdk
 from .contact_source import Contacts
 from .errors import DELETED_CODES, error_code, record_result, refused_fields
 from .external_ids import require_external_id
@@ -29,7 +30,6 @@ from .field_values import find_field, refused_values, typed_properties
 from .lenient_writes import LEAD_PREFIX
 from .org import Org, typed
 from .permissions import CREATE_CASES
-from .sdk import format_soql
 from .session import Record
 from .settings import connector
 from .soql import select
@@ -157,8 +157,11 @@ def _find(org: Org, key: str) -> tuple[str | None, Record | None]:
 
     The Task is that of `log_call` or `log_chat`, if it is logged already.
     """
-    field, of_task = org.settings.case_field, format_soql(f"{org.settings.task_field} = {{}} LIMIT 1", key)
-    query = select(("Id",), "Case", format_soql(f"{field} = {{}} LIMIT 1", key))
+    field, of_task = (
+        org.settings.case_field,
+        sdk.format_soql(f"{org.settings.task_field} = {{}} LIMIT 1", key),
+    )
+    query = select(("Id",), "Case", sdk.format_soql(f"{field} = {{}} LIMIT 1", key))
     found = org.query_together({"Case": query, "Task": select(("Id", "WhoId", "WhatId"), "Task", of_task)})
     if "Case" not in found:
         with require_external_id("Case", field):

@@ -20,11 +20,11 @@ from bridge.connector import (
     same_number,
 )
 
+from . import sdk
 from .field_values import writable_fields
 from .org import Org
 from .owners import USER_PREFIX
 from .person_accounts import business_accounts
-from .sdk import format_soql
 from .session import Record
 from .soql import chunks, select
 
@@ -125,7 +125,7 @@ class Accounts:
         self._by_name |= {name.lower(): [] for name in unread}
         only = f" AND {condition}" if unread and (condition := business_accounts(self._org)) else ""
         for chunk in chunks(unread):
-            named = format_soql("Name IN {}", chunk) + only
+            named = sdk.format_soql("Name IN {}", chunk) + only
             for row in self._org.query(select(ACCOUNT_FIELDS, "Account", named)):
                 self._by_name.setdefault(str(row["Name"]).lower(), []).append(row)
 

@@ -20,12 +20,12 @@ from bridge.connector import (
 )
 from bridge.errors import AccountError, ConfigError
 
+from . import sdk
 from .contact_source import Contacts, object_type_of
 from .errors import DELETED_CODES, error_code, record_result
 from .org import BATCH_SIZE, CALL_FLAG, EMAIL_FLAG, Org, typed
 from .permissions import SET_FLAGS
 from .person_accounts import refusal
-from .sdk import format_soql
 from .settings import connector
 from .soql import require_id, select
 
@@ -49,7 +49,7 @@ def opt_out_flags(org: Org, emails: Sequence[str], phones: Sequence[str]) -> dic
     for object_type in _OBJECT_TYPES:
         ids = [record_id for record_id in matches if object_type_of(record_id) == object_type]
         for start in range(0, len(ids), BATCH_SIZE):
-            condition = format_soql("Id IN {}", ids[start : start + BATCH_SIZE])
+            condition = sdk.format_soql("Id IN {}", ids[start : start + BATCH_SIZE])
             for row in org.query(select(("Id", *_CHANNELS), object_type, condition)):
                 flags[str(row["Id"])] = [
                     OptOutFlag(f"{object_type}.{name}", channels)

@@ -12,12 +12,12 @@ from zoneinfo import ZoneInfo
 from bridge.connector import TokenSource
 from bridge.errors import AccountError, ConfigError, OutcomeUnknown, PermanentError, TransientError
 
+from . import sdk
 from .account_errors import PERMISSION_SET, hidden_object
 from .campaigns import Campaigns
 from .describe import FieldDescription, read_fields
 from .match_fields import MatchFields
 from .owners import Owners
-from .sdk import SalesforceError
 from .session import Record, Session
 from .settings import Settings, connector
 from .soql import select
@@ -174,7 +174,7 @@ class Org:
         """Return Salesforce's description of an object type. Raise AccountError if it is hidden from this user."""
         try:
             return self.rest("GET", f"sobjects/{object_type}/describe")
-        except SalesforceError as error:
+        except sdk.SalesforceError as error:
             if error.status != 404:
                 raise
             if object_type == "Task":  # every user of the API can see it

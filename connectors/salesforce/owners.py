@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from bridge.connector import owner_param
 
-from .sdk import SalesforceError, format_soql
+from . import sdk
 from .session import Record
 from .settings import ID_PATTERN
 
@@ -52,15 +52,15 @@ class Owners:
     def _read(self, name: str) -> Owner:
         is_id = re.fullmatch(ID_PATTERN, name) is not None
         if is_id and name.startswith(QUEUE_PREFIX):
-            soql = format_soql("SELECT Id FROM Group WHERE Id = {} AND Type = 'Queue'", name)
+            soql = sdk.format_soql("SELECT Id FROM Group WHERE Id = {} AND Type = 'Queue'", name)
         elif is_id:
-            soql = format_soql("SELECT Id, IsActive FROM User WHERE Id = {}", name)
+            soql = sdk.format_soql("SELECT Id, IsActive FROM User WHERE Id = {}", name)
         else:
             condition = "Email = {} OR Username = {}"
-            soql = format_soql(f"SELECT Id, IsActive, Username FROM User WHERE {condition}", name, name)  # noqa: S608
+            soql = sdk.format_soql(f"SELECT Id, IsActive, Username FROM User WHERE {condition}", name, name)  # noqa: S608
         try:
             rows = self._query(soql)
-        except SalesforceError as error:
+        except sdk.SalesforceError as error:
             if error.status not in (400, 403, 404):
                 raise
             return Owner(problem="the integration user may not read users")

@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping
 
 from bridge.errors import AccountError, DeliveryError, PermanentError
 
+from . import sdk
 from .org import Org
-from .sdk import format_soql
 from .soql import select
 
 _FLAG = "IsPersonAccount"
@@ -43,5 +43,5 @@ def refusal(org: Org, errors: Mapping[str, DeliveryError]) -> dict[str, Delivery
 def _person_contacts(org: Org, ids: Collection[str]) -> list[str]:
     if not ids or _FLAG not in org.fields("Contact"):
         return []
-    condition = format_soql(f"Id IN {{}} AND {_FLAG} = true", list(ids))
+    condition = sdk.format_soql(f"Id IN {{}} AND {_FLAG} = true", list(ids))
     return [str(row["Id"]) for row in org.query(select(("Id",), "Contact", condition))]

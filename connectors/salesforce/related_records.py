@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from bridge.connector import CONTACT_OWNER, RelatedRecords, param
 
+from . import sdk
 from .lenient_writes import CONTACT_PREFIX, LEAD_PREFIX
 from .new_records import NewRecordParams
 from .org import Org
 from .owners import OWNER, USER_PREFIX
-from .sdk import format_soql
 from .session import Record
 from .settings import ID_PATTERN, Settings
 from .soql import select
@@ -125,17 +125,17 @@ def read_related(org: Org, ids: Sequence[str]) -> dict[str, RelatedRecords]:
     owner = ("Id", "OwnerId", "Owner.IsActive")
     queries: dict[str, str] = {}
     if leads:
-        queries["Lead"] = select(owner, "Lead", format_soql("Id IN {}", leads))
+        queries["Lead"] = select(owner, "Lead", sdk.format_soql("Id IN {}", leads))
     if contacts:
         queries |= {
-            "Contact": select((*owner, "AccountId"), "Contact", format_soql("Id IN {}", contacts)),
+            "Contact": select((*owner, "AccountId"), "Contact", sdk.format_soql("Id IN {}", contacts)),
             "Case": select(
-                ("Id", "ContactId"), "Case", format_soql("ContactId IN {} AND IsClosed = false", contacts)
+                ("Id", "ContactId"), "Case", sdk.format_soql("ContactId IN {} AND IsClosed = false", contacts)
             ),
             "OpportunityContactRole": select(
                 ("OpportunityId", "ContactId"),
                 "OpportunityContactRole",
-                format_soql("ContactId IN {} AND Opportunity.IsClosed = false", contacts),
+                sdk.format_soql("ContactId IN {} AND Opportunity.IsClosed = false", contacts),
             ),
         }
     rows = org.query_together(queries)

@@ -1,18 +1,46 @@
-"""The parts of simple-salesforce that the connector uses, loaded without its SOAP client and without PyJWT.
+"""The parts of simple-salesforce that the connector uses, loaded on first use, without its SOAP client and PyJWT.
 
 `import simple_salesforce` also imports the client of the Metadata API, and with it zeep and lxml, an XML parser in C.
 The connector uses REST only. It imports PyJWT too, and with it cryptography, which only logins with a private key need.
-While the SDK is imported, other modules take the place of both. The other modules of the connector import the SDK's
-names from here.
+While the SDK is imported, other modules take the place of both. The other modules of the connector read the SDK's names
+from here (`sdk.format_soql`): the first of them imports the SDK, so that only a process that sends has it in memory.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
+from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from simple_salesforce.api import Salesforce
+    from simple_salesforce.exceptions import SalesforceAuthenticationFailed, SalesforceError
+    from simple_salesforce.format import format_soql
+    from simple_salesforce.login import SalesforceLogin
+
+__all__ = [
+    "Salesforce",
+    "SalesforceAuthenticationFailed",
+    "SalesforceError",
+    "SalesforceLogin",
+    "format_soql",
+]
 
 _METADATA_API = "simple_salesforce.metadata"
+_import_lock = threading.RLock()
+
+
+def __getattr__(name: str) -> Any:
+    """Import the SDK with the first of its names."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    with _import_lock:
+        if "simple_salesforce" not in sys.modules:
+            _import_sdk()
+        value = globals()[name] = getattr(import_module("simple_salesforce"), name)
+    return value
 
 
 class _NoMetadataApi:
@@ -22,41 +50,29 @@ class _NoMetadataApi:
         raise RuntimeError("the bridge loads simple-salesforce without the Metadata API: use REST")
 
 
-def _encode_jwt(*args: Any, **options: Any) -> str:
-    """Load PyJWT and return `jwt.encode`."""
-    import jwt
+class _LaterJwt(ModuleType):
+    """Stands for PyJWT, and imports it on use.
 
-    return jwt.encode(*args, **options)
+    Another thread that imports PyJWT at that moment gets this module, too. The lock makes it wait until the real one
+    can be imported.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        with _import_lock:
+            return getattr(import_module("jwt"), name)
 
 
 def _import_sdk() -> None:
-    replaced: dict[str, dict[str, Any]] = {
-        _METADATA_API: {"SfdcMetadataApi": _NoMetadataApi},
-        "jwt": {"encode": _encode_jwt},
+    metadata = ModuleType(_METADATA_API)
+    vars(metadata)["SfdcMetadataApi"] = _NoMetadataApi
+    placeholders = {
+        name: module
+        for name, module in ((_METADATA_API, metadata), ("jwt", _LaterJwt("jwt")))
+        if name not in sys.modules
     }
-    placeholders = {name: ModuleType(name) for name in replaced if name not in sys.modules}
-    for name, module in placeholders.items():
-        vars(module).update(replaced[name])
     sys.modules.update(placeholders)
     try:
         import simple_salesforce  # noqa: F401
     finally:
         for name in placeholders:
             del sys.modules[name]
-
-
-if "simple_salesforce" not in sys.modules:
-    _import_sdk()
-
-from simple_salesforce.api import Salesforce  # noqa: E402
-from simple_salesforce.exceptions import SalesforceAuthenticationFailed, SalesforceError  # noqa: E402
-from simple_salesforce.format import format_soql  # noqa: E402
-from simple_salesforce.login import SalesforceLogin  # noqa: E402
-
-__all__ = [
-    "Salesforce",
-    "SalesforceAuthenticationFailed",
-    "SalesforceError",
-    "SalesforceLogin",
-    "format_soql",
-]

@@ -7,10 +7,10 @@ from typing import Any
 
 from bridge.errors import AccountError, ConfigError
 
+from . import sdk
 from .account_errors import PERMISSION_SET
 from .errors import errors_in
 from .org import CALL_FLAG, EMAIL_FLAG, Org
-from .sdk import SalesforceError
 from .settings import connector
 
 _METADATA = {
@@ -93,7 +93,7 @@ def _ensure_field(org: Org, visible_type: str, object_type: str, name: str) -> s
         body = {"FullName": f"{object_type}.{name}", "Metadata": _METADATA}
         org.rest("POST", "tooling/sobjects/CustomField", body)
         outcome = "created"
-    except SalesforceError as error:
+    except sdk.SalesforceError as error:
         if "DUPLICATE_DEVELOPER_NAME" not in str(errors_in(error)):
             raise ConfigError(
                 f"this user may not create fields: in Setup, Object Manager, {object_type}, Fields, add the text field "

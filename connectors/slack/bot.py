@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import httpx
 from pydantic import SecretStr
 
 from bridge.connector import JsonApi, json_object, parse_retry_after
@@ -19,6 +18,9 @@ from bridge.errors import (
     RateLimited,
     TransientError,
 )
+
+if TYPE_CHECKING:
+    import httpx
 
 THREAD_CLOSED = (
     "thread_not_found",

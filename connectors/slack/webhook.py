@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import httpx
 from pydantic import SecretStr
 
 from bridge.connector import failure_from_status, http_client, parse_retry_after
 from bridge.errors import AccountError, AuthenticationError, DeliveryError, OutcomeUnknown, PermanentError
 
 from .settings import SLACK_HOSTS
+
+if TYPE_CHECKING:
+    import httpx
 
 _WEBHOOK_REVOKED = ("invalid_token", "no_service", "no_service_id", "no_team", "no_active_hooks")
 """Slack error codes for a webhook that does not exist any more."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from bridge.connector import failure_from_status
 from bridge.errors import (
@@ -188,3 +189,18 @@ def error_from_code(code: int, status: int = 400) -> DeliveryError:
                 opted_out=code == OPTED_OUT_CODE,
                 undeliverable=kind == "undeliverable",
             )
+
+
+def error_code(text: str) -> int:
+    """Return the error code in the body of a response; 0 if there is none."""
+    code = (json_object(text) or {}).get("code")
+    return code if isinstance(code, int) else 0
+
+
+def json_object(text: str) -> dict[str, Any] | None:
+    """Return the JSON object in the body of a response; None if it is anything else, such as the page of a proxy."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

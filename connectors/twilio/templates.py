@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from requests import RequestException
 from twilio.base.exceptions import TwilioException, TwilioRestException
 
 from bridge.errors import DeliveryError, OutcomeUnknown, PermanentError, TransientError
@@ -167,6 +166,8 @@ class TemplateReader:
     @contextmanager
     def _reading(self) -> Iterator[None]:
         """Classify errors of a request that changes nothing: an unknown outcome is none."""
+        from requests import RequestException  # the SDK has imported it
+
         try:
             yield
         except DeliveryError as error:

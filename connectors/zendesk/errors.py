@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from bridge.connector import json_object, parse_retry_after
 from bridge.errors import AccountError, DeliveryError, PermanentError, RateLimited, TransientError
 
 from .settings import CLIENTS_PAGE
+
+if TYPE_CHECKING:
+    import httpx
 
 CLOSED = "closed"
 """Code of the PermanentError for an update of a closed ticket."""

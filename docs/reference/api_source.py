@@ -44,8 +44,8 @@ def exported(package: str) -> list[Definition]:
     module = f"{package}.exports" if find_spec(f"{package}.exports") else package
     return [
         definition(statement.module, alias.name)
-        for statement in _source(module).body
-        if isinstance(statement, ast.ImportFrom) and statement.module
+        for statement in ast.walk(_source(module))  # some are imported for type checkers, and on first use
+        if isinstance(statement, ast.ImportFrom) and statement.module and statement.module.startswith("bridge.")
         for alias in statement.names
     ]
 

@@ -21,7 +21,9 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Params and settings": ("params", "setting_types"),
     "JSON over HTTP": ("json_api", "json_response", "request_path", "files"),
     "Tokens": ("tokens", "oauth"),
-    "Other HTTP clients": ("transport", "deadline", "response_limits", "egress", "public_addresses"),
+    "Other HTTP clients": (
+        "transport", "requests_transport", "deadline", "response_limits", "egress", "public_addresses",
+    ),
     "Checks of rules": ("rule_checks", "spelling"),
     "Callbacks and opt-outs": ("callbacks", "opt_outs"),
     "Pages of records": ("provider_records",),

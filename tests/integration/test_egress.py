@@ -26,6 +26,7 @@ from connectors import http as http_connector
 from connectors.email.client import SmtpClient
 from connectors.email.settings import Settings as EmailSettings
 from connectors.hubspot import account as hubspot
+from connectors.hubspot.connection_pool import open_pool
 from connectors.hubspot.settings import Settings as HubSpotSettings
 from tests.certificates import Authority, create_authority
 from tests.connect_proxy import PASSWORD, ConnectProxy, connect_proxy
@@ -105,7 +106,7 @@ def send_by_requests(url: str) -> Any:
 def send_by_hubspot(url: str) -> Any:
     account = hubspot.Account(HubSpotSettings(access_token="pat-na1-x", url=url))
     try:
-        return json.loads(account.token and hubspot._pool(account.settings).urlopen("GET", url).data)
+        return json.loads(account.token and open_pool(account.settings).urlopen("GET", url).data)
     finally:
         account.close()
 

@@ -74,3 +74,22 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_starting_server_collects_no_garbage_until_it_serves(started: dict[str, Any]) -> None:
     assert started["collections"] == 0
     assert started["collects_now"]
+
+
+CLIENTS = (
+    "requests",
+    "urllib3",
+    "httpx",
+    "httpcore",
+    "simple_salesforce",
+    "twilio.http",
+    "twilio.rest",
+    "hubspot",
+)
+
+
+def test_server_loads_no_http_client(started: dict[str, Any]) -> None:
+    """The worker loads them with the first delivery."""
+    assert [name for name in CLIENTS if name in started["modules"]] == []
+    loaded = {name.removeprefix("bridge_connectors.") for name in started["modules"]}
+    assert {"hubspot.account", "salesforce.session", "slack.webhook", "twilio.account"} <= loaded

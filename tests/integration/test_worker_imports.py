@@ -6,10 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from bridge.connector.discovery import Registry
 from bridge.store.database import Database
 from bridge.store.migrate import upgrade
 
@@ -25,6 +28,8 @@ configure_logging("console")
 from bridge.connector.discovery import Registry
 registry = Registry()
 names = [registry.connector(name).name for name in registry.names()]
+from bridge_connectors.salesforce import sdk
+sdk.SalesforceError  # imports the SDK
 from simple_salesforce import Salesforce
 try:
     Salesforce(session_id="s", instance="example.my.salesforce.com").mdapi
@@ -51,6 +56,29 @@ def test_worker_loads_neither_xml_parser_nor_other_unused_libraries(worker: dict
 def test_metadata_api_of_salesforce_says_why_it_is_missing(worker: dict[str, list[str]]) -> None:
     assert "without the Metadata API" in worker["refusal"]
     assert "simple_salesforce.metadata" not in worker["modules"]
+
+
+def test_thread_that_imports_pyjwt_meanwhile_gets_the_real_one() -> None:
+    """While simple-salesforce is imported, `import jwt` finds a placeholder."""
+    Registry().connector("salesforce")
+    sdk = import_module("bridge_connectors.salesforce.sdk")
+    real, placeholder = import_module("jwt"), sdk._LaterJwt("jwt")
+    read = threading.Event()
+    found: list[object] = []
+
+    def read_attribute() -> None:
+        read.set()
+        found.append(placeholder.decode)
+
+    with sdk._import_lock:
+        sys.modules["jwt"] = placeholder
+        thread = threading.Thread(target=read_attribute)
+        thread.start()
+        read.wait()
+        thread.join(timeout=0.05)
+        sys.modules["jwt"] = real
+    thread.join()
+    assert found == [real.decode]
 
 
 RUN_COMMAND = """
