@@ -15,7 +15,7 @@ from typing import Any, Final
 from sqlalchemy import Column, Connection, Dialect, Table, TextClause, TextualSelect, text
 
 from bridge.store.schema import Instant, microseconds
-from bridge.store.sealing import SealedBytes, SealedText, sealer_of
+from bridge.store.sealing import SealedBody, SealedBytes, SealedText, sealer_of
 
 _MAX_VARIABLES = 32_000
 """SQLite's default limit for one statement is 32,766."""
@@ -176,7 +176,8 @@ def _converter(column_type: Any, dialect: Dialect) -> Callable[[Any], Any] | Non
     """Return the conversion of a value to what the driver stores, if the column has one."""
     if isinstance(column_type, Instant):
         return lambda instant: instant and microseconds(instant)
-    if isinstance(column_type, SealedBytes | SealedText) and sealer_of(dialect) is not None:
+    is_sealed = isinstance(column_type, SealedBytes | SealedText) and sealer_of(dialect) is not None
+    if is_sealed or isinstance(column_type, SealedBody):
         return lambda value: column_type.process_bind_param(value, dialect)
     return None
 

@@ -17,6 +17,7 @@ from bridge.contacts.email import email_spellings
 from bridge.contacts.phone import contains_number, national_forms
 from bridge.ids import id_at, time_of_id
 from bridge.store import schema
+from bridge.store.compression import MARK
 from bridge.store.contact_rows import deliveries_of
 from bridge.store.database import Database
 from bridge.store.sealing import PREFIX
@@ -117,9 +118,11 @@ def _body_may_contain(database: Database, table: str, address: str) -> ColumnEle
     """Return the condition that a body has the characters of the address, in one of its spellings."""
     search = "instr({0}.body, :{1}) > 0" if database.is_sqlite else "position(:{1} in {0}.body) > 0"
     forms = sorted(email_spellings(address) if "@" in address else {address, *national_forms(address)})
-    is_sealed = f"{'substr' if database.is_sqlite else 'substring'}({table}.body, 1, {len(PREFIX)}) = :sealed"
+    starts = f"{'substr' if database.is_sqlite else 'substring'}({table}.body, 1, {{}}) = :{{}}"
     return or_(
-        text(is_sealed).bindparams(sealed=PREFIX),  # can only be searched once it is decrypted
+        # Can only be searched once they are decompressed and decrypted.
+        text(starts.format(len(MARK), "compressed")).bindparams(compressed=MARK),
+        text(starts.format(len(PREFIX), "sealed")).bindparams(sealed=PREFIX),
         *(
             text(search.format(table, f"needle{index}")).bindparams(**{f"needle{index}": form.encode()})
             for index, form in enumerate(forms)

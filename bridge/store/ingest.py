@@ -23,6 +23,7 @@ from bridge.events import Event
 from bridge.ids import new_id
 from bridge.store import schema
 from bridge.store.bulk import bulk_insert
+from bridge.store.compression import compress
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.deleted_event_keys import remove_repeated
 from bridge.store.stalled_transactions import REQUEST_LIMIT
@@ -162,7 +163,7 @@ def event_row(incoming: IncomingEvent) -> dict[str, object]:
         "unreadable": _unreadable_names(event) if event.unreadable_fields else None,
         "occurred_at": event.occurred_at,
         "received_at": event.received_at,
-        "body": incoming.body,
+        "body": compress(incoming.body),  # here, so that no other writer waits for it
         "body_sha256": incoming.sha256 or hashlib.sha256(incoming.body).digest(),
         "dropped_fields": ",".join(incoming.dropped) or None,
     }

@@ -15,6 +15,8 @@ from bridge.store.event_rows import event_from_row
 
 MAX_COUNT: Final = 100_000
 """The number of events in the period is counted up to this."""
+_READ_AT_A_TIME: Final = 20
+"""Few, because bodies are only known to be large once they are decompressed."""
 
 
 @dataclass(frozen=True)
@@ -37,24 +39,20 @@ def newest_events(database: Database, since: datetime, *, limit: int, max_bytes:
     table = schema.events
     in_period = table.c.received_at >= since
     numbered = select(table.c.id).where(in_period).limit(MAX_COUNT).subquery()
-    sizes = (
-        select(table.c.received_at, func.length(table.c.body).label("size"))
-        .where(in_period, table.c.body.is_not(None))
-        .order_by(table.c.received_at.desc())
-        .limit(limit)
-    )
     rows = (
         select(*table.c["id", "dedupe_key", "received_at", "type", "conversation_id", "body"])
         .where(in_period, table.c.body.is_not(None))
         .order_by(table.c.received_at.desc())
+        .limit(limit)
+        .execution_options(yield_per=_READ_AT_A_TIME)
     )
+    events, used = list[Event](), 0
     with database.read() as conn:
         total = conn.execute(select(func.count()).select_from(numbered)).scalar_one()
-        kept = used = 0
-        for row in conn.execute(sizes):
-            used += row.size
-            if used > max_bytes:
-                break
-            kept += 1
-        events = [event_from_row(row, database.default_country) for row in conn.execute(rows.limit(kept))]
+        with conn.execute(rows) as result:
+            for row in result:
+                used += len(row.body)
+                if used > max_bytes:
+                    break
+                events.append(event_from_row(row, database.default_country))
     return NewestEvents(events[::-1], total)

@@ -14,6 +14,7 @@ from typing import Any, Final
 from sqlalchemy import Dialect, LargeBinary, Text, TypeDecorator
 
 from bridge.errors import ConfigError
+from bridge.store.compression import compress, decompress
 
 PREFIX: Final = b"sealed:"
 _TEXT_PREFIX: Final = PREFIX.decode()
@@ -84,6 +85,21 @@ class SealedBytes(TypeDecorator[bytes]):
     def process_result_value(self, value: bytes | None, dialect: Dialect) -> bytes | None:
         """Decrypt a value. Raise MissingKey."""
         return value if value is None or not value.startswith(PREFIX) else _open(value, dialect)
+
+
+class SealedBody(SealedBytes):
+    """The body of an event: compressed, and then encrypted if there are keys."""
+
+    cache_ok = True
+
+    def process_bind_param(self, value: bytes | None, dialect: Dialect) -> bytes | None:
+        """Compress and encrypt a body."""
+        return None if value is None else super().process_bind_param(compress(value), dialect)
+
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> bytes | None:
+        """Decrypt and decompress a body. Raise MissingKey, or ValueError if it is damaged."""
+        opened = super().process_result_value(value, dialect)
+        return None if opened is None else decompress(opened)
 
 
 class SealedText(TypeDecorator[str]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Boolean, Column, Index, Integer, LargeBinary, Table, Text, text
 
 from bridge.store.schema.columns import Instant, doc, metadata
-from bridge.store.sealing import SealedBytes, SealedText
+from bridge.store.sealing import SealedBody, SealedBytes, SealedText
 
 PHONE_ENDING = " || ".join(f"substr(phone, length(phone) - {place}, 1)" for place in range(4))
 """The last four digits of a phone number, the last one first."""
@@ -43,7 +43,9 @@ events = Table(
            info=doc("When the event happened: the timestamp of the body, but not later than "
                     "`received_at`.")),
     Column("received_at", Instant, nullable=False, info=doc("When the bridge received the event.")),
-    Column("body", SealedBytes, info=doc("The body exactly as received. Null once pruned or erased.")),
+    Column("body", SealedBody,
+           info=doc("The body, compressed; `bridge show` and the dashboard show it as received. Null once pruned or "
+                    "erased.")),
     Column("reconciled", Boolean, nullable=False, default=False, server_default=text("false"),
            info=doc("True if `bridge heppu reconcile` made the event from a call at Heppu, because no webhook had "
                     "come.")),
