@@ -24,7 +24,7 @@ from bench.growth import growth
 from bench.load import CONNECTIONS, load_generator
 from bench.providers import first_request, through_sdk
 from bench.rows import Row, Size, kills, throughput
-from bench.scale_out import scale_out
+from bench.scale_out import receivers, scale_out
 from bench.servers import baseline_server, postgres
 
 GROWTH: Final = (100_000, 1_000_000)
@@ -74,6 +74,7 @@ def _figures(engine: Engine, baseline: str, folder: Path, size: Size) -> list[Ro
     if engine.name == "PostgreSQL":
         rows.append(first_request(engine, folder, separate_worker=True))
         rows += scale_out(engine, folder)
+        rows.append(receivers(engine, folder, size))
     rows += footprint(engine, folder)
     if size.kills:
         rows.append(kills(engine, folder, size))

@@ -13,7 +13,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -173,6 +173,30 @@ def bridge_server(
     environ = connector_environ | bridge_environment(folder, database_url, rules) | {"BRIDGE_PORT": str(port)}
     with _process([BRIDGE, "serve", *options], port, environ, "/healthz", folder / "log") as url:
         yield url
+
+
+@contextmanager
+def run_receivers(folder: Path, database_url: str, number: int) -> Iterator[tuple[str, list[str]]]:
+    """Run this many receivers on one port; yield its URL, and the URL of each receiver's own port."""
+    port = free_port()
+    environ = bridge_environment(folder, database_url) | {"BRIDGE_PORT": str(port)}
+    command = [BRIDGE, "serve", "--no-worker", "--share-port"]
+    with ExitStack() as stack:
+        own_urls = []
+        for index in range(number):
+            own = free_port()
+            variables = environ | {"BRIDGE_METRICS_PORT": str(own)}
+            own_urls.append(
+                stack.enter_context(_process(command, own, variables, "/healthz", folder / f"log-{index}"))
+            )
+        yield f"http://127.0.0.1:{port}", own_urls
+
+
+def cpu_seconds(url: str) -> float:
+    """Return the CPU time that the server at `url` has used, without its worker process."""
+    metrics = httpx.get(f"{url}/metrics", headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}, timeout=10).text
+    [line] = [line for line in metrics.splitlines() if line.startswith("process_cpu_seconds_total ")]
+    return float(line.split()[1])
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def require_shareable(settings: Settings) -> None:
         )
     if not settings.bridge_admin_token:
         raise ConfigError(
-            "--share-port needs BRIDGE_ADMIN_TOKEN: every process would generate a token of its own, and refuse the others"
+            "--share-port needs BRIDGE_ADMIN_TOKEN: otherwise every process generates its own, and refuses the others"
         )
 
 
