@@ -173,15 +173,17 @@ def _failures(conn: Connection) -> Failures:
         .limit(_NEWEST_FAILURES)
         .subquery()
     )
-    rows = conn.execute(
-        select(newest.c.connection, newest.c.reason, func.count())
+    counted = (
+        select(newest.c.connection, newest.c.reason)
         .where(newest.c.dismissed_at.is_(None))
-        .group_by(newest.c.connection, newest.c.reason)
+        .limit(MAX_FAILURES + 1)
+        .subquery()
     )
+    rows = conn.execute(select(*counted.c, func.count()).group_by(*counted.c))
     groups = sorted(
         (FailureGroup(row[0], row[1] or "", row[2]) for row in rows), key=lambda group: -group.total
     )
-    return Failures(min(sum(group.total for group in groups), MAX_FAILURES + 1), groups[:3])
+    return Failures(sum(group.total for group in groups), groups[:3])
 
 
 def _rejected(conn: Connection, now: datetime) -> Rejected:
