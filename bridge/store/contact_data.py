@@ -6,21 +6,19 @@ everything that is stored, a part at a time, so that no transaction is long.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Final
 
-from sqlalchemy import Column, ColumnElement, false, func, or_, select, text
+from sqlalchemy import Column, ColumnElement, false, func, or_, select
 
 from bridge.contacts.address import address_key
 from bridge.contacts.email import email_spellings
 from bridge.contacts.phone import contains_number, national_forms
 from bridge.ids import id_at, time_of_id
 from bridge.store import schema
-from bridge.store.compression import MARK
 from bridge.store.contact_rows import deliveries_of
 from bridge.store.database import Database
-from bridge.store.sealing import PREFIX
 
 _EVENTS, _DELIVERIES, _REJECTED = schema.events, schema.deliveries, schema.rejected_requests
 _READ_AT_A_TIME: Final = 2_000
@@ -52,13 +50,14 @@ def events_mentioning(database: Database, address: str, after: str = "") -> Iter
     `after` is where to start: see `newest_ids`.
     """
     is_contact = or_(_EVENTS.c.phone == address, _EVENTS.c.email == address_key(address))
-    found = select(
-        _EVENTS.c.id, _EVENTS.c.body, func.coalesce(is_contact, false()).label("is_contact")
-    ).where(or_(is_contact, _body_may_contain(database, "events", address)))
+    stored = select(_EVENTS.c.id, _EVENTS.c.body, func.coalesce(is_contact, false()).label("is_contact"))
+    mentions = _search(database, address)
     for is_part in _parts(database, _EVENTS.c.id, after):
         with database.read() as conn:
-            rows = conn.execute(found.where(is_part).order_by(_EVENTS.c.id)).all()
-        yield [row.id for row in rows if row.is_contact or _contains(database, row.body, address)]
+            rows = conn.execute(stored.where(is_part).order_by(_EVENTS.c.id))
+            # Row by row, because large bodies are compressed.
+            found = [row.id for row in rows if row.is_contact or mentions(row.body)]
+        yield found
 
 
 def deliveries_mentioning(database: Database, address: str, after: str = "") -> Iterator[list[str]]:
@@ -108,31 +107,24 @@ def _parts(database: Database, column: Column[str], after: str) -> Iterator[Colu
 
 def rejected_requests_mentioning(database: Database, address: str) -> list[str]:
     """Return the IDs of the rejected requests whose body contains an address."""
-    may_contain = _body_may_contain(database, "rejected_requests", address)
-    query = select(_REJECTED.c.id, _REJECTED.c.body).where(_REJECTED.c.body.is_not(None), may_contain)
+    mentions = _search(database, address)
     with database.read() as conn:
-        return [row.id for row in conn.execute(query) if _contains(database, row.body, address)]
+        rows = conn.execute(select(_REJECTED.c.id, _REJECTED.c.body).where(_REJECTED.c.body.is_not(None)))
+        return [row.id for row in rows if mentions(row.body)]
 
 
-def _body_may_contain(database: Database, table: str, address: str) -> ColumnElement[bool]:
-    """Return the condition that a body has the characters of the address, in one of its spellings."""
-    search = "instr({0}.body, :{1}) > 0" if database.is_sqlite else "position(:{1} in {0}.body) > 0"
-    forms = sorted(email_spellings(address) if "@" in address else {address, *national_forms(address)})
-    starts = f"{'substr' if database.is_sqlite else 'substring'}({table}.body, 1, {{}}) = :{{}}"
-    return or_(
-        # Can only be searched once they are decompressed and decrypted.
-        text(starts.format(len(MARK), "compressed")).bindparams(compressed=MARK),
-        text(starts.format(len(PREFIX), "sealed")).bindparams(sealed=PREFIX),
-        *(
-            text(search.format(table, f"needle{index}")).bindparams(**{f"needle{index}": form.encode()})
-            for index, form in enumerate(forms)
-        ),
-    )
+def _search(database: Database, address: str) -> Callable[[bytes | None], bool]:
+    """Return the test whether a body contains the address, and not only the same digits in another number.
 
+    It is not SQL's, which reads neither compressed nor encrypted bodies.
+    """
+    is_email, country = "@" in address, database.default_country
+    spellings = email_spellings(address) if is_email else {address, *national_forms(address)}
+    forms = [spelling.encode() for spelling in sorted(spellings)]
 
-def _contains(database: Database, body: bytes, address: str) -> bool:
-    """Return whether a body contains the address, and not only the same digits in another number."""
-    body_text = bytes(body).decode("utf-8", "replace")
-    if "@" in address:
-        return any(spelling in body_text for spelling in email_spellings(address))
-    return address in body_text or contains_number(body_text, address, database.default_country)
+    def mentions(body: bytes | None) -> bool:
+        if body is None or not any(form in body for form in forms):
+            return False
+        return is_email or contains_number(body.decode("utf-8", "replace"), address, country)
+
+    return mentions
