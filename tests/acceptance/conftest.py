@@ -28,3 +28,10 @@ def service(tmp_path_factory: pytest.TempPathFactory, providers: RunningSandbox)
     (folder / "rules.yaml").write_text(RULES, "utf-8")
     with running_service(folder, providers.environment) as running:
         yield running
+
+
+@pytest.fixture
+def sandbox() -> Iterator[RunningSandbox]:
+    """Mock providers for one test."""
+    with start_sandbox() as running:
+        yield running

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bridge.sandbox import RunningSandbox, start_sandbox
+from bridge.sandbox import RunningSandbox
 from bridge.sandbox.twilio.account import SERVICE_SID
 from tests.acceptance.commands import run_bridge
 from tests.acceptance.service_process import free_port
@@ -29,12 +29,6 @@ rules:
 """
 SERVICE = {"TWILIO_FROM": "", "TWILIO_MESSAGING_SERVICE_SID": SERVICE_SID}
 CREDENTIALS_REJECTED = "the provider rejected the credentials"
-
-
-@pytest.fixture
-def sandbox() -> Iterator[RunningSandbox]:
-    with start_sandbox() as running:
-        yield running
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pytest
 
 from bridge import healthcheck
 from bridge.samples import refresh_sample, sample
-from bridge.sandbox import RunningSandbox, start_sandbox
+from bridge.sandbox import RunningSandbox
 from tests.acceptance.commands import DISABLED_RULE, RULES, delivery_states, run_bridge
 from tests.acceptance.service_process import (
     SECRET,
@@ -27,13 +26,6 @@ from tests.acceptance.service_process import (
     free_port,
     running_service,
 )  # fmt: skip
-
-
-@pytest.fixture
-def sandbox() -> Iterator[RunningSandbox]:
-    """Mock providers for one test."""
-    with start_sandbox() as running:
-        yield running
 
 
 def test_second_server_on_sqlite_names_the_first_process(service: ServiceProcess) -> None:

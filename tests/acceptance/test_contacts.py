@@ -11,7 +11,7 @@ import pytest
 
 from bridge.cli.bootstrap import Role, Service, build_service
 from bridge.clock import Clock
-from bridge.sandbox import RunningSandbox, start_sandbox
+from bridge.sandbox import RunningSandbox
 from bridge.signing import read_event
 from bridge.store.delivery_list import DeliveryFilter, list_deliveries
 from bridge.store.ingest import IncomingEvent, store_events
@@ -22,12 +22,6 @@ from tests.acceptance.service_process import eventually
 
 SHIPPED = Path(__file__).parents[2] / "rules.yaml"
 UNFINISHED = ("pending", "running", "retrying")
-
-
-@pytest.fixture
-def sandbox() -> Iterator[RunningSandbox]:
-    with start_sandbox() as running:
-        yield running
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,11 @@ import pytest
 
 from bridge.events import HEPPU_EVENTS
 from bridge.samples import refresh_sample, sample
-from bridge.sandbox import RunningSandbox, start_sandbox
+from bridge.sandbox import RunningSandbox
 from tests.acceptance.commands import run_bridge
 from tests.acceptance.service_process import ServiceProcess, eventually, running_service
 
 SHIPPED = Path(__file__).parents[2] / "rules.yaml"
-
-
-@pytest.fixture
-def sandbox() -> Iterator[RunningSandbox]:
-    with start_sandbox() as running:
-        yield running
 
 
 @pytest.fixture

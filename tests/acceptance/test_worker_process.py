@@ -19,7 +19,7 @@ import pytest
 
 from bridge.cli.ipc import RequestMetrics, Start, encode
 from bridge.samples import refresh_sample, sample
-from bridge.sandbox import RunningSandbox, start_sandbox
+from bridge.sandbox import RunningSandbox
 from bridge.store.database import Database
 from bridge.store.migrate import upgrade
 from bridge.worker.router import POLL_INTERVAL
@@ -49,13 +49,6 @@ rules:
       - use: slack.post
         with: {text: "The text failed."}
 """
-
-
-@pytest.fixture
-def sandbox() -> Iterator[RunningSandbox]:
-    """Mock providers for one test."""
-    with start_sandbox() as running:
-        yield running
 
 
 @pytest.fixture
@@ -89,9 +82,7 @@ def _post(service: ServiceProcess, *names: str) -> None:
         assert service.post(body).status_code == 200
 
 
-def test_worker_started_with_invalid_file_uses_rules_of_server(
-    service: ServiceProcess, sandbox: RunningSandbox
-) -> None:
+def test_worker_started_with_invalid_file_uses_rules_of_server(service: ServiceProcess) -> None:
     first = eventually(lambda: worker_of(service))
     (service.folder / "rules.yaml").write_text(RULES.replace("call.busy", "call.buzy"))
     assert eventually(lambda: "rules not reloaded" in service.log.read_text())

@@ -10,7 +10,7 @@ import pytest
 
 from bridge.sandbox import RunningSandbox, start_sandbox
 from tests.faults import small_disk as disks
-from tests.faults.harness import Deployment, Outcome
+from tests.faults.harness import Deployment, Report
 from tests.faults.own_postgres import Postgres
 from tests.postgres import postgres
 
@@ -51,7 +51,7 @@ def postgres_deployment(
 
 
 @pytest.fixture
-def report(record_property: Callable[[str, object], None]) -> Callable[[Outcome], None]:
+def report(record_property: Callable[[str, object], None]) -> Report:
     """Return a function that adds a scenario's outcome to the table at the end of the run."""
     return lambda outcome: record_property("outcome", asdict(outcome))
 

@@ -110,6 +110,10 @@ class Outcome:
     note: str = ""
 
 
+Report = Callable[[Outcome], None]
+"""Adds a row to the table."""
+
+
 class WebhookSender:
     """Sends signed events to the running servers, as Heppu does, each until the response is 2xx."""
 
@@ -640,12 +644,9 @@ def wait_for(
 @contextlib.contextmanager
 def slow_providers(sandbox: RunningSandbox, seconds: float) -> Iterator[None]:
     """Delay every response of the providers, so that a kill hits running attempts."""
-    faults = [
-        sandbox.fault("twilio", delay=seconds, times=None),
-        sandbox.fault("hubspot", delay=seconds, times=None),
-    ]
+    sandbox.fault("twilio", delay=seconds, times=None)
+    sandbox.fault("hubspot", delay=seconds, times=None)
     try:
         yield
     finally:
-        del faults
         sandbox.clear_faults()

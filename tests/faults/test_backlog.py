@@ -9,9 +9,7 @@ from dataclasses import dataclass
 import pytest
 from sqlalchemy import inspect
 
-from tests.faults.harness import Deployment, Outcome, Process, event_body, wait_for
-
-Report = Callable[[Outcome], None]
+from tests.faults.harness import Deployment, Outcome, Process, Report, event_body, wait_for
 
 WAITING = 100_000
 IDLE_SECONDS = 5.0

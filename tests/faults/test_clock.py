@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -18,15 +18,13 @@ from bridge.clock import Clock
 from tests.asgi_server import serving
 from tests.faults.harness import (
     Deployment,
-    Outcome,
+    Report,
     WebhookSender,
     call_events,
     event_body,
     slow_providers,
     wait_for,
 )
-
-Report = Callable[[Outcome], None]
 
 
 @contextmanager

@@ -6,20 +6,25 @@ import resource
 import signal
 import sqlite3
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from bridge.sandbox import RunningSandbox
-from tests.faults.harness import Deployment, Outcome, call_events, event_body, post, slow_providers, wait_for
+from tests.faults.harness import (
+    Deployment,
+    Report,
+    call_events,
+    event_body,
+    post,
+    slow_providers,
+    wait_for,
+)
 from tests.faults.own_postgres import Postgres
 from tests.faults.small_disk import fill
 
 pytestmark = pytest.mark.faults
-
-Report = Callable[[Outcome], None]
 
 
 def _restart_under_load(

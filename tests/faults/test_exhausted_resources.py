@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from bridge.sandbox import RunningSandbox
-from tests.faults.harness import Deployment, Outcome, call_events, get, slow_providers, wait_for
+from tests.faults.harness import Deployment, Outcome, Report, call_events, get, slow_providers, wait_for
 from tests.faults.small_disk import fill
-
-Report = Callable[[Outcome], None]
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 

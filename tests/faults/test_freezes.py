@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 
 import pytest
 
 from bridge.store.claim import LEASE
 from tests.faults.harness import (
     Deployment,
-    Outcome,
     Process,
+    Report,
     call_events,
     event_body,
     slow_providers,
     wait_for,
 )
-
-Report = Callable[[Outcome], None]
 
 PAST_THE_LEASE = LEASE.total_seconds() + 5
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bridge.sandbox import RunningSandbox
-from tests.faults.harness import Deployment, Outcome, event_body, wait_for
+from tests.faults.harness import Deployment, Outcome, Report, event_body, wait_for
 
 pytestmark = pytest.mark.faults
 
@@ -33,7 +32,7 @@ def post(deployment: Deployment, count: int) -> None:
 
 
 def test_dripping_responses_do_not_stop_a_connection(
-    tmp_path: Path, sqlite_url: str, sandbox: RunningSandbox, report: Callable[[Outcome], None]
+    tmp_path: Path, sqlite_url: str, sandbox: RunningSandbox, report: Report
 ) -> None:
     """Slack's connection has two threads, and both wait for a response that would take hours."""
     with Deployment(tmp_path, sqlite_url, sandbox, RULES) as deployment:
@@ -70,7 +69,7 @@ def test_dripping_provider_opens_the_circuit(
 
 
 def test_memory_stays_flat_with_huge_responses(
-    tmp_path: Path, sqlite_url: str, sandbox: RunningSandbox, report: Callable[[Outcome], None]
+    tmp_path: Path, sqlite_url: str, sandbox: RunningSandbox, report: Report
 ) -> None:
     limits = {"SLACK_PER_SECOND": "20"}
     with Deployment(tmp_path, sqlite_url, sandbox, RULES, variables=limits) as deployment:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from tests.faults.harness import (
     Deployment,
-    Outcome,
+    Report,
     call_events,
     kill_during_attempts,
     kill_randomly,
     slow_providers,
 )
-
-Report = Callable[[Outcome], None]
 
 
 def _assert_all_succeeded(deployment: Deployment, scenario: str, seconds: float, report: Report) -> None:

@@ -6,16 +6,13 @@ Every delivery must still take effect exactly once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bridge.sandbox import RunningSandbox
-from tests.faults.harness import BUSY_FACTOR, Deployment, Outcome, call_events, event_body, wait_for
-
-Report = Callable[[Outcome], None]
+from tests.faults.harness import BUSY_FACTOR, Deployment, Report, call_events, event_body, wait_for
 
 PAGE = "<html><body>Welcome to the hotel's Wi-Fi</body></html>"
 FAULTS: dict[str, tuple[dict[str, Any], ...]] = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +13,10 @@ import pytest
 from bridge.sandbox import RunningSandbox
 from bridge.store.database import Database
 from tests.acceptance.service_process import run_command
-from tests.faults.harness import Deployment, Outcome, call_events, slow_providers, wait_for
+from tests.faults.harness import Deployment, Report, call_events, slow_providers, wait_for
 from tests.faults.own_postgres import Postgres
 from tests.postgres import database_of
 
-Report = Callable[[Outcome], None]
 EARLIER, DURING, LATER = 4, 16, 4
 
 

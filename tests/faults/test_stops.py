@@ -6,15 +6,19 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bridge.sandbox import RunningSandbox
-from tests.faults.harness import Deployment, Outcome, call_events, event_body, slow_providers, wait_for
-
-Report = Callable[[Outcome], None]
+from tests.faults.harness import (
+    Deployment,
+    Report,
+    call_events,
+    event_body,
+    slow_providers,
+    wait_for,
+)
 
 
 def _assert_all_succeeded(

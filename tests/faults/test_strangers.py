@@ -7,16 +7,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.faults.harness import ROOT, Deployment, Outcome, Process, event_body
-
-Report = Callable[[Outcome], None]
+from tests.faults.harness import ROOT, Deployment, Process, Report, event_body
 
 HALF_SENT = 1000
 LARGE_BODIES = 800

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ from bridge.sandbox import RunningSandbox
 from bridge.store.claim import LEASE
 from tests.faults.harness import (
     Deployment,
-    Outcome,
     Process,
+    Report,
     call_events,
     event_body,
     get,
@@ -24,11 +25,19 @@ from tests.faults.harness import (
 from tests.faults.own_postgres import Postgres
 from tests.tcp_proxy import proxied
 
-Report = Callable[[Outcome], None]
-
 pytestmark = [pytest.mark.faults, pytest.mark.postgres, pytest.mark.timeout(300)]
 
 ANSWER_WITHIN = 10.0
+
+
+@contextmanager
+def _busy(deployment: Deployment, calls: int = 60) -> Iterator[Process]:
+    """Start a service, and send events until attempts at slow providers are running."""
+    process = deployment.start().ready()
+    with slow_providers(deployment.sandbox, 0.2):
+        deployment.heppu.send(call_events(calls), per_second=40)
+        wait_for(lambda: deployment.states()["running"] > 2, 20, "attempts", deployment.states)
+        yield process
 
 
 def _assert_refused_in_time(process: Process) -> float:
@@ -63,30 +72,22 @@ def _finish(deployment: Deployment, scenario: str, report: Report, note: str) ->
 def test_frozen_postgres(
     tmp_path: Path, own_postgres: Postgres, sandbox: RunningSandbox, report: Report
 ) -> None:
-    with Deployment(tmp_path, own_postgres.url, sandbox) as deployment:
-        process = deployment.start().ready()
-        with slow_providers(sandbox, 0.2):
-            deployment.heppu.send(call_events(60), per_second=40)
-            wait_for(lambda: deployment.states()["running"] > 2, 20, "attempts", deployment.states)
-            with own_postgres.frozen():
-                start = time.monotonic()
-                waited = _assert_refused_in_time(process)
-                time.sleep(max(0.0, 20 - (time.monotonic() - start)))
-            _finish(deployment, "PostgreSQL frozen for 20 s", report, f"answered in {waited:.1f} s")
+    with Deployment(tmp_path, own_postgres.url, sandbox) as deployment, _busy(deployment) as process:
+        with own_postgres.frozen():
+            start = time.monotonic()
+            waited = _assert_refused_in_time(process)
+            time.sleep(max(0.0, 20 - (time.monotonic() - start)))
+        _finish(deployment, "PostgreSQL frozen for 20 s", report, f"answered in {waited:.1f} s")
 
 
 def test_read_only_postgres(
     tmp_path: Path, own_postgres: Postgres, sandbox: RunningSandbox, report: Report
 ) -> None:
-    with Deployment(tmp_path, own_postgres.url, sandbox) as deployment:
-        process = deployment.start().ready()
-        with slow_providers(sandbox, 0.2):
-            deployment.heppu.send(call_events(60), per_second=40)
-            wait_for(lambda: deployment.states()["running"] > 2, 20, "attempts", deployment.states)
-            with own_postgres.read_only():
-                waited = _assert_refused_in_time(process)
-                time.sleep(3)
-            _finish(deployment, "PostgreSQL read-only", report, f"answered in {waited:.1f} s")
+    with Deployment(tmp_path, own_postgres.url, sandbox) as deployment, _busy(deployment) as process:
+        with own_postgres.read_only():
+            waited = _assert_refused_in_time(process)
+            time.sleep(3)
+        _finish(deployment, "PostgreSQL read-only", report, f"answered in {waited:.1f} s")
 
 
 def test_partition_between_service_and_postgres(
@@ -94,10 +95,7 @@ def test_partition_between_service_and_postgres(
 ) -> None:
     with proxied(own_postgres.url) as proxy, Deployment(tmp_path, own_postgres.url, sandbox) as deployment:
         deployment.variables["BRIDGE_DATABASE_URL"] = proxy.url
-        process = deployment.start().ready()
-        with slow_providers(sandbox, 0.2):
-            deployment.heppu.send(call_events(60), per_second=40)
-            wait_for(lambda: deployment.states()["running"] > 2, 20, "attempts", deployment.states)
+        with _busy(deployment) as process:
             proxy.partition()
             waited = _assert_refused_in_time(process)
             proxy.heal()
@@ -127,10 +125,7 @@ def test_service_stops_while_postgres_is_frozen(
 ) -> None:
     """It cannot record its results, but must not wait for the database. The next one looks the outcomes up."""
     with Deployment(tmp_path, own_postgres.url, sandbox) as deployment:
-        process = deployment.start().ready()
-        with slow_providers(sandbox, 0.2):
-            deployment.heppu.send(call_events(40), per_second=40)
-            wait_for(lambda: deployment.states()["running"] > 2, 20, "attempts", deployment.states)
+        with _busy(deployment, 40) as process:
             with own_postgres.frozen():
                 start = time.monotonic()
                 process.stop(60)

@@ -6,7 +6,6 @@ import contextlib
 import re
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,14 +15,12 @@ from bridge.store.migrate import newest_revision
 from tests.faults.harness import (
     ROOT,
     Deployment,
-    Outcome,
     Process,
+    Report,
     call_events,
     slow_providers,
     wait_for,
 )
-
-Report = Callable[[Outcome], None]
 
 NEWER = (
     "ALTER TABLE deliveries ADD COLUMN from_newer_version TEXT",

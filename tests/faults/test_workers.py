@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from uuid import uuid4
 
 import pytest
 
-from tests.faults.harness import Deployment, Outcome, call_events, event_body, slow_providers, wait_for
-
-Report = Callable[[Outcome], None]
+from tests.faults.harness import (
+    Deployment,
+    Report,
+    call_events,
+    event_body,
+    slow_providers,
+    wait_for,
+)
 
 pytestmark = pytest.mark.postgres
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from math import ceil
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from sqlalchemy import func, select
 
@@ -67,6 +68,15 @@ class Record(Params):
     """A CRM record."""
 
     title: str = param("a call", "Title.")
+
+
+def raising(error: BaseException) -> Callable[..., NoReturn]:
+    """Return a function that raises an error, a new one each time, as a provider's client does."""
+
+    def fail(*_args: object, **_fields: object) -> NoReturn:
+        raise copy(error)
+
+    return fail
 
 
 @dataclass

@@ -30,14 +30,9 @@ from bridge.web.callbacks import callback_routes
 from bridge.web.rejection_log import RejectionLog
 from bridge.worker.account import Account
 from tests.asgi_server import serving
-from tests.integration.engine import Engine
+from tests.integration.engine import Engine, raising
 
 NOT_REGISTERED = AccountError("the number is not registered (30034)", fix="register it at the provider")
-
-
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
 
 
 @pytest.mark.parametrize(
@@ -49,10 +44,7 @@ def test_account_error_pauses_the_connection_and_consumes_no_attempt(
 ) -> None:
     delivery_id = engine.deliver("post")
 
-    def fail() -> None:
-        raise error
-
-    engine.provider.before = fail
+    engine.provider.before = raising(error)
     engine.run_for(minutes=5)
 
     assert (connection(engine)["pause_cause"], connection(engine)["pause_reason"]) == (cause, error.detail)
@@ -67,10 +59,9 @@ def test_account_error_pauses_the_connection_and_consumes_no_attempt(
 
 
 def test_pause_says_what_to_do_and_masks_addresses(engine: Engine) -> None:
-    def fail() -> None:
-        raise AccountError("+14155550123 is not a sender of this account", fix="set DESK_FROM")
-
-    engine.provider.before = fail
+    engine.provider.before = raising(
+        AccountError("+14155550123 is not a sender of this account", fix="set DESK_FROM")
+    )
     engine.deliver("post")
     engine.run_due()
     assert connection(engine)["pause_reason"] == "+141***23 is not a sender of this account; set DESK_FROM"
@@ -80,10 +71,7 @@ def test_error_names_the_variables_of_a_second_account(engine: Engine) -> None:
     engine.deliver("post")
     [call] = engine.claim()
 
-    def fail() -> None:
-        raise AccountError("the sender is wrong", fix="set DESK_FROM")
-
-    engine.provider.before = fail
+    engine.provider.before = raising(AccountError("the sender is wrong", fix="set DESK_FROM"))
     second = Account("desk_eu", engine.connector, ConnectorSettings())
     [error] = engine.attempts.run(second, call, uptime() + 5)
     assert isinstance(error, AccountError)

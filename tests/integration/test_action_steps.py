@@ -38,7 +38,7 @@ from bridge.store.results import record_results
 from bridge.store.retention import prune
 from bridge.store.sealing import PREFIX, MissingKey
 from bridge.worker.account import Account
-from tests.integration.engine import Engine
+from tests.integration.engine import Engine, raising
 from tests.integration.test_sealing import use_keys
 
 CREATE, COMMENT = "create ticket", "comment"
@@ -80,13 +80,6 @@ class HelpDesk:
         context.step(COMMENT, lambda: self.write(COMMENT, self.comments, f"on {ticket}"), lookup)
         self.before.pop("end", lambda: None)()
         return Success(ticket)
-
-
-def raising(error: BaseException) -> Callable[[], None]:
-    def fail() -> None:
-        raise error
-
-    return fail
 
 
 @pytest.fixture

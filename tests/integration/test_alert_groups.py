@@ -25,7 +25,6 @@ from bridge.events import Event
 from bridge.policy.alert_groups import ALERT_INTERVAL, AlertGroup
 from bridge.rules.model import PlannedDelivery
 from bridge.store.connections import resume
-from bridge.store.database import Database
 from bridge.store.delivery_list import list_deliveries
 from bridge.store.follow_ups import (
     follow_up_alert_groups,
@@ -35,14 +34,9 @@ from bridge.store.follow_ups import (
 )
 from bridge.store.operator_actions import retry
 from bridge.worker.router import Router
-from tests.integration.engine import Engine
+from tests.integration.engine import Engine, raising
 
 NUMBERS = itertools.count(1000)
-
-
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
 
 
 class Team:
@@ -84,10 +78,7 @@ def team(engine: Engine) -> Team:
 
 
 def fail(engine: Engine, error: DeliveryError, rule: str = "test", use: str = "send") -> str:
-    def before() -> None:
-        raise error
-
-    engine.provider.before = before
+    engine.provider.before = raising(error)
     event = engine.event(metadata={"contactPhone": f"+1212558{next(NUMBERS)}"})
     delivery_id = engine.deliver(use, event, rule=rule)
     engine.run_due()

@@ -14,7 +14,6 @@ from bridge.store import batches, bulk_actions
 from bridge.store.audit_log import list_audit_entries
 from bridge.store.batches import SelectionChanged
 from bridge.store.bulk_actions import TooManyDeliveries, change_all, preview_bulk
-from bridge.store.database import Database
 from bridge.store.delivery_list import DeliveryFilter, list_deliveries
 from bridge.store.operator_actions import dismiss, resolve, retry, seen_version
 from bridge.store.opt_outs import OptOutChange, save_opt_out
@@ -22,11 +21,6 @@ from bridge.store.pause_all import pause_all, resume_all
 from tests.integration.engine import Engine
 
 FAILED = DeliveryFilter(states=("failed",))
-
-
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
 
 
 def failed(engine: Engine, number: int, use: str = "send", error: Exception | None = None) -> list[str]:

@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import select, update
 
-from bridge.clock import Clock
 from bridge.store import schema
 from bridge.store.audit_log import list_audit_entries
 from bridge.store.delivery_list import DeliveryFilter, list_deliveries
 from bridge.store.erase import erase
 from bridge.store.queries import list_events
-from tests.integration.dashboard_site import READ_TOKEN, Site, running_site
+from tests.integration.dashboard_site import READ_TOKEN, Site
 from tests.integration.test_dashboard import ParsedPage, get_page
 
 FILTER = "type=call.busy&since=2h"
-
-
-@pytest.fixture
-def site(tmp_path: Path, clock: Clock) -> Iterator[Site]:
-    with running_site(tmp_path, clock) as site:
-        yield site
-
-
-@pytest.fixture
-def browser(site: Site) -> Iterator[httpx.Client]:
-    with site.browser() as client:
-        yield client
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from copy import copy
 from datetime import UTC, datetime, time, timedelta
 from typing import Any, NoReturn
 
@@ -26,7 +25,6 @@ from bridge.store.connection_status import all_connections
 from bridge.store.connections import pause, pause_columns, resume
 from bridge.store.contact_cache import StoredContactCache, cached_time_zones
 from bridge.store.crowded_keys import CrowdedKeys
-from bridge.store.database import Database
 from bridge.store.deliveries import Delivery
 from bridge.store.erase import erase
 from bridge.store.opt_out_list import list_opt_outs
@@ -35,21 +33,9 @@ from bridge.store.policy_inputs import PolicyConfig
 from bridge.store.results import record_results
 from bridge.store.schema import connections, deliveries
 from bridge.worker.result_policy import MAX_INTERRUPTIONS
-from tests.integration.engine import NO_QUIET, Engine
+from tests.integration.engine import NO_QUIET, Engine, raising
 
 NUMBERS = itertools.count(1000)
-
-
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
-
-
-def raising(error: Exception) -> Any:
-    def fail() -> NoReturn:
-        raise copy(error)  # like a provider's client: a new exception for every request
-
-    return fail
 
 
 def once(engine: Engine, moment: str, error: Exception) -> None:

@@ -13,14 +13,9 @@ from bridge.store.database import Database
 from bridge.store.migrate import upgrade
 from bridge.worker import account, call_runner, clock_jumps, dispatcher, in_flight, maintenance
 from bridge.worker.service import Worker
-from tests.integration.engine import Engine, worker_on
+from tests.integration.engine import Engine, raising, worker_on
 
 AdvanceTime = Callable[[float], None]
-
-
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
 
 
 @pytest.fixture
@@ -96,12 +91,9 @@ def test_new_worker_does_not_take_over_leases_immediately(
 def test_clock_jump_does_not_shorten_the_lookup_delay(
     engine: Engine, advance_time: AdvanceTime, clock: Clock
 ) -> None:
-    def lose_response() -> None:
-        raise OutcomeUnknown("no answer")
-
     worker = watching_worker(engine, advance_time)
     delivery_id = engine.deliver("send")
-    engine.provider.after = lose_response
+    engine.provider.after = raising(OutcomeUnknown("no answer"))
     engine.step()
     messages = engine.provider.messages.copy()
     engine.provider.messages.clear()  # the provider does not list it yet

@@ -386,12 +386,6 @@ def desk(**options: Any) -> Connector:
     return connector
 
 
-@pytest.fixture
-def server() -> Iterator[StubServer]:
-    with StubServer() as stub:
-        yield stub
-
-
 def test_request_is_sent_once_more_after_a_401(server: StubServer) -> None:
     accepted = ["Bearer a-2"]
 

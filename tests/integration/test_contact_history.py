@@ -9,16 +9,10 @@ from sqlalchemy import text
 
 from bridge.events import Event
 from bridge.store.contact_history import contact_history
-from bridge.store.database import Database
 from tests.integration.engine import Engine
 
 PHONE = {"contactPhone": "+12125550001"}
 EMAIL = {"contactEmail": "Maya@Example.com"}
-
-
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
 
 
 def test_history_has_the_earlier_events_of_either_address(engine: Engine) -> None:

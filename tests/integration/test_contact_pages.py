@@ -31,12 +31,6 @@ def site(tmp_path: Path, clock: Clock) -> Iterator[Site]:
 
 
 @pytest.fixture
-def browser(site: Site) -> Iterator[httpx.Client]:
-    with site.browser() as client:
-        yield client
-
-
-@pytest.fixture
 def stories(site: Site) -> Stories:
     return tell(site)
 

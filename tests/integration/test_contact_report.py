@@ -44,11 +44,6 @@ rules:
 """
 
 
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
-
-
 def add_event(engine: Engine, event_type: str = "call.busy", phone: str = PHONE, **changes: Any) -> str:
     """Store an event about a phone number, route it and return its ID."""
     metadata = {"contactPhone": phone} | changes.pop("metadata", {})

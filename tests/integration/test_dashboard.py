@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,23 +21,12 @@ from bridge.store.ingest import RejectedRequest, record_rejected_requests
 from bridge.store.pause_all import pause_all
 from bridge.store.possible_duplicates import list_possible_duplicates, save_possible_duplicate
 from bridge.store.workers import record_heartbeat
-from tests.integration.dashboard_site import Site, running_site
+from tests.integration.dashboard_site import Site
+from tests.integration.engine import raising
 
 HOSTILE = (
     "\"'></textarea></title><script>window.hacked=1</script><img src=x onerror=window.hacked=1>{{ 7*7 }}"
 )
-
-
-@pytest.fixture
-def site(tmp_path: Path, clock: Clock) -> Iterator[Site]:
-    with running_site(tmp_path, clock) as site:
-        yield site
-
-
-@pytest.fixture
-def browser(site: Site) -> Iterator[httpx.Client]:
-    with site.browser() as client:
-        yield client
 
 
 class ParsedPage(HTMLParser):
@@ -356,7 +343,7 @@ def test_rejected_request_is_accepted_once(site: Site, browser: httpx.Client, cl
     assert "was accepted already" in browser.post(f"{path}/accept", follow_redirects=True).text
 
 
-def test_connection_is_paused_and_resumed(site: Site, browser: httpx.Client) -> None:
+def test_connection_is_paused_and_resumed(browser: httpx.Client) -> None:
     browser.post("/connections/desk/pause", data={"reason": "a new number"})
     assert "by dashboard: a new number" in get_page(browser, "/connections").text
     response = browser.post("/connections/desk/resume")
@@ -391,10 +378,7 @@ def test_invalid_request_returns_error_page(
 def test_unavailable_database_returns_503_page(
     site: Site, browser: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unavailable() -> Any:
-        raise StoreUnavailable("no disk")
-
-    monkeypatch.setattr(site.database, "read", unavailable)
+    monkeypatch.setattr(site.database, "read", raising(StoreUnavailable("no disk")))
     response = browser.get("/")
     assert (response.status_code, "The database is unavailable" in response.text) == (503, True)
 

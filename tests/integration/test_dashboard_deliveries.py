@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import update
 
-from bridge.clock import Clock
 from bridge.connector import StatusUpdate
 from bridge.errors import OutcomeUnknown, PermanentError, TransientError
 from bridge.store import schema
@@ -19,22 +16,11 @@ from bridge.store.audit_log import list_audit_entries
 from bridge.store.delivery_list import DeliveryFilter, list_deliveries
 from bridge.store.delivery_status import apply_callback
 from bridge.store.operator_actions import dismiss, resolve
-from tests.integration.dashboard_site import READ_TOKEN, Site, running_site
+from tests.integration.dashboard_site import READ_TOKEN, Site
+from tests.integration.engine import raising
 from tests.integration.test_dashboard import ParsedPage, failed_delivery, get_page
 
 NO_NUMBER = PermanentError("no such number")
-
-
-@pytest.fixture
-def site(tmp_path: Path, clock: Clock) -> Iterator[Site]:
-    with running_site(tmp_path, clock) as site:
-        yield site
-
-
-@pytest.fixture
-def browser(site: Site) -> Iterator[httpx.Client]:
-    with site.browser() as client:
-        yield client
 
 
 def set_columns(site: Site, delivery_id: str, **columns: Any) -> None:
@@ -45,9 +31,6 @@ def set_columns(site: Site, delivery_id: str, **columns: Any) -> None:
 
 def reviews(site: Site, number: int = 1) -> list[str]:
     """Store text messages whose outcome is unknown."""
-
-    def lost() -> None:
-        raise OutcomeUnknown("no answer within 20 s")
 
     site.engine.provider.lookup_works = False
     ids = [
@@ -60,7 +43,7 @@ def reviews(site: Site, number: int = 1) -> list[str]:
         )
         for index in range(number)
     ]
-    site.engine.provider.after = lost
+    site.engine.provider.after = raising(OutcomeUnknown("no answer within 20 s"))
     site.engine.run_for(seconds=30)
     site.engine.provider.after = None
     return ids
@@ -105,7 +88,7 @@ def test_chips_count_what_matches_the_other_criteria(site: Site, browser: httpx.
     assert page.text.startswith("1 failed · Deliveries")
 
 
-def test_times_are_read_in_the_readers_zone(site: Site, browser: httpx.Client) -> None:
+def test_times_are_read_in_the_readers_zone(browser: httpx.Client) -> None:
     browser.cookies.set("tz", "Asia/Tokyo")
     response = browser.get("/deliveries?from=2026-03-02T09:00&to=2026-03-02T10:30&state=failed&limit=5")
     location = httpx.URL(f"http://x/{response.headers['location']}")

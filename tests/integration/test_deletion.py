@@ -13,7 +13,6 @@ from bridge.rules.model import Rules
 from bridge.rules.route import route
 from bridge.store import schema
 from bridge.store.bridge_events import BridgeEvent, insert_bridge_events
-from bridge.store.database import Database
 from bridge.store.deletion import delete_batch, delete_rows
 from bridge.store.ingest import IncomingEvent, store_events
 from bridge.store.queries import list_events, stored_body
@@ -29,11 +28,6 @@ rules:
     when: call.busy
     do: [{use: twilio.send_sms, with: {body: hello}, once: {per: contact, within: 366d}}]
 """
-
-
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
 
 
 @pytest.fixture(scope="module")

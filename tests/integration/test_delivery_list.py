@@ -40,11 +40,6 @@ FILTERS = {
 }
 
 
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
-
-
 def spread(engine: Engine, number: int, **planned: Any) -> list[str]:
     """Store deliveries a minute apart; return their IDs, newest first."""
     ids = []

@@ -19,7 +19,7 @@ from bridge.store.operator_actions import cancel, retry
 from bridge.store.schema import deliveries
 from bridge.worker.account import Account
 from bridge.worker.result_renderer import ResultRenderer
-from tests.integration.engine import Engine
+from tests.integration.engine import Engine, raising
 
 LATE = {"ticket": "{{ results.desk.open_ticket.id }}"}
 
@@ -72,13 +72,6 @@ def engine(database: Database) -> TicketEngine:
     return TicketEngine(database)
 
 
-def fail_with(error: Exception) -> Callable[[], None]:
-    def fail() -> None:
-        raise error
-
-    return fail
-
-
 def test_delivery_waits_for_the_earlier_one_and_gets_its_id(engine: TicketEngine) -> None:
     comment, ticket = engine.comment_first()
     engine.run_due()
@@ -105,7 +98,7 @@ def test_delivery_is_not_delayed_if_the_earlier_one_has_ended(engine: TicketEngi
 
 def test_rejected_earlier_action_fails_the_delivery(engine: TicketEngine) -> None:
     comment, ticket = engine.comment_first()
-    engine.fail = fail_with(PermanentError("the requester is suspended"))
+    engine.fail = raising(PermanentError("the requester is suspended"))
     engine.run_for(seconds=30)
     shown = engine.show(comment)
     assert (shown["state"], shown["reason"]) == ("failed", "render_error")
@@ -118,7 +111,7 @@ def test_rejected_earlier_action_fails_the_delivery(engine: TicketEngine) -> Non
 
 def test_delivery_without_an_id_is_retried_after_the_earlier_one(engine: TicketEngine) -> None:
     comment, ticket = engine.comment_first()
-    engine.fail = fail_with(PermanentError("the requester is suspended"))
+    engine.fail = raising(PermanentError("the requester is suspended"))
     engine.run_for(seconds=30)
     engine.fail = lambda: None
     assert [item.done for item in retry(engine.database, "ana", [ticket, comment])] == [True, True]
@@ -142,7 +135,7 @@ def test_param_that_this_version_lacks_holds_up_no_other_delivery(engine: Ticket
 
 def test_delivery_says_that_the_earlier_one_needs_review(engine: TicketEngine) -> None:
     comment, ticket = engine.comment_first()
-    engine.fail = fail_with(LookupInconclusive("two tickets"))
+    engine.fail = raising(LookupInconclusive("two tickets"))
     engine.run_for(seconds=20)
     detail = f"results: waits for desk.open_ticket ({ticket}), which needs review"
     assert engine.show(comment)["detail"] == detail
@@ -168,7 +161,7 @@ def test_cancelled_earlier_action_suppresses_the_delivery(engine: TicketEngine) 
 def test_default_of_the_template_applies_without_an_id(engine: TicketEngine) -> None:
     late = {"ticket": "{{ results.desk.open_ticket.id | default('T-0') }}"}
     comment, _ = engine.comment_first(late=late)
-    engine.fail = fail_with(PermanentError("no"))
+    engine.fail = raising(PermanentError("no"))
     engine.run_for(seconds=30)
     assert (engine.comments, engine.show(comment)["state"]) == (["T-0"], "succeeded")
 
@@ -176,7 +169,7 @@ def test_default_of_the_template_applies_without_an_id(engine: TicketEngine) -> 
 def test_delivery_waits_while_the_earlier_one_is_retried_until_it_expires(engine: TicketEngine) -> None:
     expires_at = engine.database.clock.now() + timedelta(hours=1)
     comment, _ = engine.comment_first(expires_at=expires_at)
-    engine.fail = fail_with(TransientError("down"))
+    engine.fail = raising(TransientError("down"))
     for _ in range(30):
         engine.database.clock.advance(minutes=1)
         engine.run_due()
@@ -188,7 +181,7 @@ def test_delivery_waits_while_the_earlier_one_is_retried_until_it_expires(engine
 
 def test_without_expires_it_waits_three_days(engine: TicketEngine) -> None:
     comment, _ = engine.comment_first()
-    engine.fail = fail_with(OutcomeUnknown("no answer"))
+    engine.fail = raising(OutcomeUnknown("no answer"))
     engine.run_due()
     engine.database.clock.advance(days=3)
     engine.run_for(seconds=5)

@@ -6,7 +6,6 @@ import base64
 import json
 import smtplib
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +27,7 @@ from bridge.errors import (
     RateLimited,
     TransientError,
 )
-from bridge.sandbox import RunningSandbox, start_sandbox
+from bridge.sandbox import RunningSandbox
 from bridge.sandbox.oauth_tokens import (
     CLIENT_ID,
     CLIENT_SECRET,
@@ -43,18 +42,6 @@ email_connector = load_connector("email")
 package = email_connector.actions["send"].run.__module__.rpartition(".")[0]
 replies = sys.modules[f"{package}.replies"]
 MESSAGE = {"subject": "Your question", "text": "Hello", "to": "ines@okafor.example"}
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[RunningSandbox]:
-    with start_sandbox() as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def sandbox(running: RunningSandbox) -> RunningSandbox:
-    running.reset()
-    return running
 
 
 def account(sandbox: RunningSandbox, **variables: str) -> Connected:

@@ -40,12 +40,6 @@ email_connector = load_connector("email")
 
 
 @pytest.fixture
-def sandbox() -> Iterator[RunningSandbox]:
-    with start_sandbox() as running:
-        yield running
-
-
-@pytest.fixture
 def email(sandbox: RunningSandbox) -> Iterator[Connected]:
     with connect(email_connector, sandbox.environment) as connected:
         yield connected
@@ -447,9 +441,7 @@ def test_dead_connection_is_replaced_before_sending(
     assert len(sandbox.email.messages) == 2
 
 
-def test_old_connection_is_not_reused(
-    email: Connected, sandbox: RunningSandbox, abandoned_chat: Event
-) -> None:
+def test_old_connection_is_not_reused(email: Connected, abandoned_chat: Event) -> None:
     email.run("send", MESSAGE, event=abandoned_chat)
     [(smtp, opened_at)] = email.client._idle
     email.client._idle[0] = (smtp, opened_at - 301)

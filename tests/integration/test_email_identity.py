@@ -12,7 +12,6 @@ from bridge.rules.load import load
 from bridge.rules.route import route
 from bridge.samples import refresh_sample, sample
 from bridge.signing import read_event
-from bridge.store.database import Database
 from bridge.store.delivery_list import list_deliveries
 from bridge.store.erase import erase
 from bridge.store.ingest import IncomingEvent, store_events
@@ -44,11 +43,6 @@ SPELLINGS = (
     " mailto:info@straße.example\r\n",
 )
 OTHERS = ("info@strasse.example", "straße@x.example", "strasse@x.example")
-
-
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
 
 
 def receive(engine: Engine, **metadata: Any) -> None:

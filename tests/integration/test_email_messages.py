@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import PermanentError, TransientError
-from bridge.sandbox import RunningSandbox, start_sandbox
+from bridge.sandbox import RunningSandbox
 from bridge.testing import Connected, build_context, connect, event, load_connector
 
 email_connector = load_connector("email")
@@ -22,18 +22,6 @@ send = email_connector.actions["send"]
 messages = sys.modules[send.run.__module__.rpartition(".")[0] + ".message"]
 TEAM = ["ann@harbourlight.example", "bo@harbourlight.example"]
 MESSAGE = {"subject": "Missed call", "text": "Call back", "to": TEAM, "cc": "cy@harbourlight.example"}
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[RunningSandbox]:
-    with start_sandbox() as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def sandbox(running: RunningSandbox) -> RunningSandbox:
-    running.reset()
-    return running
 
 
 @pytest.fixture

@@ -19,11 +19,6 @@ from tests.integration.test_operator_actions import PHONE, SECRET, dump
 OTHER = {"metadata": {"contactPhone": "+14155550188"}}
 
 
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
-
-
 def rows_per_transaction(database: Database) -> list[int]:
     """Return a list to which each transaction adds how many rows it has changed, once the next one begins."""
     rows = [0]

@@ -23,7 +23,7 @@ from bridge.lifecycle import PauseCause
 from bridge.rules.model import PlannedDelivery
 from bridge.store.connection_status import all_connections
 from bridge.store.connections import pause_columns
-from bridge.store.database import EVENTS_TOPIC, Database
+from bridge.store.database import EVENTS_TOPIC
 from bridge.store.delivery_list import list_deliveries
 from bridge.store.delivery_status import apply_callback
 from bridge.store.follow_ups import follow_up_deliveries, follow_up_pauses
@@ -32,21 +32,13 @@ from bridge.store.results import record_results
 from bridge.store.schema import connections
 from bridge.store.timeline import timeline
 from bridge.worker.router import Router
-from tests.integration.engine import Engine
+from tests.integration.engine import Engine, raising
 
 NUMBERS = itertools.count(5000)
 
 
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
-
-
 def failed_delivery(engine: Engine) -> str:
-    def reject() -> None:
-        raise PermanentError("no")
-
-    engine.provider.before = reject
+    engine.provider.before = raising(PermanentError("no"))
     delivery_id = engine.deliver("send", engine.event(metadata={"contactPhone": f"+1212559{next(NUMBERS)}"}))
     engine.run_due()
     assert engine.show(delivery_id)["needs_follow_up"]
@@ -133,10 +125,7 @@ def test_router_continues_after_failing_follow_up(engine: Engine, monkeypatch: p
 
 
 def test_expired_delivery_with_failed_attempts_notifies_the_router(engine: Engine) -> None:
-    def down() -> None:
-        raise TransientError("down", retry_after=timedelta(minutes=2))
-
-    engine.provider.before = down
+    engine.provider.before = raising(TransientError("down", retry_after=timedelta(minutes=2)))
     expires_at = engine.database.clock.now() + timedelta(minutes=3)
     delivery_id = engine.deliver("send", expires_at=expires_at)
     engine.step()
@@ -235,10 +224,7 @@ def test_message_that_is_undelivered_before_its_follow_up_is_a_failure_only(engi
 
 
 def test_operator_who_confirms_a_delivery_triggers_on_success(engine: Engine) -> None:
-    def break_off() -> None:
-        raise OutcomeUnknown("no answer")
-
-    engine.provider.before = break_off
+    engine.provider.before = raising(OutcomeUnknown("no answer"))
     delivery_id = engine.deliver("mail", on_success=True)
     engine.run_due()
     plan = Planner()
@@ -288,10 +274,7 @@ def test_follow_up_of_a_success_has_none_itself(engine: Engine) -> None:
 def test_failed_follow_up_is_reported_and_failed_alert_is_not(
     engine: Engine, trigger: str, followed_up: bool
 ) -> None:
-    def reject() -> None:
-        raise PermanentError("no")
-
-    engine.provider.before = reject
+    engine.provider.before = raising(PermanentError("no"))
     delivery_id = succeeded(engine, trigger=trigger)
     shown = engine.show(delivery_id)
     assert (shown["state"], shown["needs_follow_up"]) == ("failed", followed_up)

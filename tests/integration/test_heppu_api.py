@@ -7,14 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from bridge.heppu_api import HeppuApi, HeppuError, new_secret
-from bridge.sandbox import RunningSandbox, start_sandbox
+from bridge.sandbox import RunningSandbox
 from bridge.testing import Reply, StubServer
-
-
-@pytest.fixture
-def sandbox() -> Iterator[RunningSandbox]:
-    with start_sandbox() as running:
-        yield running
 
 
 @pytest.fixture

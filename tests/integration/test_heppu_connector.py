@@ -99,9 +99,7 @@ def test_schedule_call_stops_after_max_attempts(
         assert result.detail == f"not scheduled: attempt {previous + 1} of {maximum} was the last"
 
 
-def test_event_without_attempt_count_is_first_of_three(
-    api: Connected, sandbox: RunningSandbox, clock: Clock
-) -> None:
+def test_event_without_attempt_count_is_first_of_three(api: Connected, clock: Clock) -> None:
     busy_call = event("call.busy", {"metadata.contactPhone": PHONE, "callMetadata": None}, clock=clock)
     assert api.run("schedule_call", event=busy_call).detail == "attempt 2 of 3 scheduled"
 
@@ -125,9 +123,7 @@ def test_find_call_by_token_after_response_is_lost(
     assert call.id == sandbox.heppu.calls[0].id
 
 
-def test_find_call_ignores_call_of_another_delivery(
-    api: Connected, sandbox: RunningSandbox, clock: Clock, context: Context
-) -> None:
+def test_find_call_ignores_call_of_another_delivery(api: Connected, clock: Clock, context: Context) -> None:
     api.run(
         "schedule_call", context=build_context(missed_call(clock), schedule_call, idempotency_key="another")
     )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, get_args
 
 import pytest
 
 from bridge.connector import Success
 from bridge.errors import DeliveryError, OutcomeUnknown, TransientError
-from bridge.sandbox import RunningSandbox, start_sandbox
+from bridge.sandbox import RunningSandbox
 from bridge.sandbox.faults import Fault, HostileResponse
 from bridge.testing import Connected, connect, event, load_connector
 
@@ -24,18 +23,6 @@ TOO_LONG = "the response exceeds 64 KiB"
 SECONDS = {"drips": 1.0, "drips_headers": 1.0}
 """Seconds that an attempt may take, by response. The others reach the size limit."""
 PLENTY = 60.0
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[RunningSandbox]:
-    with start_sandbox() as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def sandbox(running: RunningSandbox) -> RunningSandbox:
-    running.reset()
-    return running
 
 
 def connected(sandbox: RunningSandbox, name: str) -> Connected:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -21,15 +20,6 @@ from tests.integration.crm import CrmConnection
 load_connector("hubspot")
 daily_limit = importlib.import_module("bridge_connectors.hubspot.daily_limit")
 HEADERS = {"X-HubSpot-RateLimit-Daily": "100", "X-HubSpot-RateLimit-Daily-Remaining": "1"}
-
-
-@pytest.fixture
-def hubspot(sandbox: RunningSandbox) -> Iterator[CrmConnection]:
-    connection = CrmConnection("hubspot", sandbox)
-    connection.connected.setup()
-    connection.requests()
-    yield connection
-    connection.close()
 
 
 def test_connection_waits_until_midnight_of_the_account(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -15,15 +14,6 @@ from bridge.testing import event
 from tests.integration.crm import CrmConnection
 
 EMAIL = "maya.lindqvist@example.com"
-
-
-@pytest.fixture
-def hubspot(sandbox: RunningSandbox) -> Iterator[CrmConnection]:
-    connection = CrmConnection("hubspot", sandbox)
-    connection.connected.setup()
-    connection.requests()
-    yield connection
-    connection.close()
 
 
 def call(connection: CrmConnection, conversation: str = "conv_1", /, **changes: Any) -> Event:

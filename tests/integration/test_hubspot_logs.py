@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -38,17 +37,6 @@ BATCH_RESPONSE = {
     "startedAt": "2026-03-02T15:00:00Z",
     "completedAt": "2026-03-02T15:00:00Z",
 }
-
-
-@pytest.fixture
-def hubspot(sandbox: RunningSandbox) -> Iterator[CrmConnection]:
-    """A connection to an account in which `bridge connections setup` was run."""
-    connection = CrmConnection("hubspot", sandbox)
-    assert connection.connector.run_setup is not None
-    connection.connector.run_setup(connection.connected.client)
-    sandbox.clear_requests()
-    yield connection
-    connection.close()
 
 
 def add_contact(sandbox: RunningSandbox, **values: str) -> str:
@@ -204,7 +192,7 @@ def test_log_chat_creates_note_on_contact(hubspot: CrmConnection, sandbox: Runni
     assert link.type_id == 202
 
 
-def test_chat_without_email_and_phone_is_not_logged(hubspot: CrmConnection, sandbox: RunningSandbox) -> None:
+def test_chat_without_email_and_phone_is_not_logged(hubspot: CrmConnection) -> None:
     result = hubspot.deliver("log_chat", event("chat.completed", clock=hubspot.clock))
 
     assert (result.id, result.detail) == (None, "not logged: the event has neither phone nor email")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,15 +15,6 @@ from tests.integration.crm import CrmConnection, call_events, email_address
 
 EMAIL = "maya.lindqvist@example.com"
 SENT_AT = "2026-03-02T15:31:00+00:00"
-
-
-@pytest.fixture
-def hubspot(sandbox: RunningSandbox) -> Iterator[CrmConnection]:
-    connection = CrmConnection("hubspot", sandbox)
-    connection.connected.setup()
-    connection.requests()
-    yield connection
-    connection.close()
 
 
 def message(channel: str, **params: Any) -> dict[str, Any]:

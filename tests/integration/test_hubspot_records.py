@@ -104,9 +104,7 @@ def test_upsert_contact_fills_empty_fields_and_overwrites_only_if_told(
     assert "state" not in stored.properties
 
 
-def test_upsert_contact_without_changes_sends_no_update(
-    hubspot: CrmConnection, sandbox: RunningSandbox
-) -> None:
+def test_upsert_contact_without_changes_sends_no_update(hubspot: CrmConnection) -> None:
     hubspot.deliver("upsert_contact")
     hubspot.requests()
     assert hubspot.deliver("upsert_contact").detail == "nothing to update"

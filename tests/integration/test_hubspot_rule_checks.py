@@ -75,9 +75,7 @@ def test_wrong_property_is_named_with_what_to_write(
         {"lifecyclestage": None, "hs_timezone": "us_slash_eastern"},
     ],
 )  # fmt: skip
-def test_right_properties_are_accepted(
-    hubspot: CrmConnection, sandbox: RunningSandbox, properties: dict[str, Any]
-) -> None:
+def test_right_properties_are_accepted(hubspot: CrmConnection, properties: dict[str, Any]) -> None:
     hubspot.requests()
     assert errors(hubspot, "upsert_contact", {"properties": properties}) == []
     assert hubspot.requests().count("GET /crm/properties/2026-03/contacts") == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -16,15 +15,6 @@ from tests.integration.crm import CrmConnection
 
 PHONE = "+12125550123"
 EMAIL = "maya.lindqvist@example.com"
-
-
-@pytest.fixture
-def hubspot(sandbox: RunningSandbox) -> Iterator[CrmConnection]:
-    connection = CrmConnection("hubspot", sandbox)
-    connection.connected.setup()
-    connection.requests()
-    yield connection
-    connection.close()
 
 
 def call(hubspot: CrmConnection, conversation: str = "conv_1", event_type: str = "call.completed") -> Event:

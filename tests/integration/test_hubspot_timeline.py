@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -21,17 +20,6 @@ OWNER, SECOND_OWNER, FORMER_OWNER = "70011", "70012", "70019"
 USER_OF_OWNER = "9100211"
 EMAIL = "maya.lindqvist@example.com"
 KINDS = ("contacts", "companies", "deals", "tickets")
-
-
-@pytest.fixture
-def hubspot(sandbox: RunningSandbox) -> Iterator[CrmConnection]:
-    """A connection to an account in which `bridge connections setup` was run."""
-    connection = CrmConnection("hubspot", sandbox)
-    assert connection.connector.run_setup is not None
-    connection.connector.run_setup(connection.connected.client)
-    sandbox.clear_requests()
-    yield connection
-    connection.close()
 
 
 class Portal:

@@ -20,11 +20,6 @@ from tests.integration.engine import Engine
 PHONE = "+12125550167"
 
 
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
-
-
 def reply(
     database: Database, text: str = "Call me at 5", *, sid: str = "SM1", phone: str = PHONE, **changes: Any
 ) -> None:

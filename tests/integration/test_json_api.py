@@ -47,12 +47,6 @@ HTML = "<html>Please log in</html>"
 
 
 @pytest.fixture
-def server() -> Iterator[StubServer]:
-    with StubServer() as stub:
-        yield stub
-
-
-@pytest.fixture
 def api(server: StubServer) -> Iterator[JsonApi]:
     with closing(JsonApi("Desk", server.url + "/api", bearer=SecretStr("desk-secret"))) as client:
         yield client

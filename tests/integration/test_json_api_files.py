@@ -27,12 +27,6 @@ def audio(content: bytes = RECORDING, head: bytes = b"Content-Type: audio/mpeg\r
 
 
 @pytest.fixture
-def server() -> Iterator[StubServer]:
-    with StubServer() as stub:
-        yield stub
-
-
-@pytest.fixture
 def api(server: StubServer) -> Iterator[JsonApi]:
     with closing(JsonApi("Desk", server.url, bearer="desk-secret")) as client:
         yield client

@@ -12,23 +12,14 @@ import requests
 from bridge.connector import failure_from_exception
 from bridge.errors import AuthenticationError, PermanentError, RateLimited
 from bridge.store.connection_status import connection_statuses
-from bridge.store.database import Database
 from bridge.store.results import SAME_RECORD
-from tests.integration.engine import Engine
+from tests.integration.engine import Engine, raising
 
 TICKET, OTHER_TICKET = "desk|ticket 1", "desk|ticket 2"
 
 
 def limited(**arguments: timedelta) -> Callable[[], None]:
-    def fail() -> None:
-        raise RateLimited("ticket 1 is edited too often", per_object=True, **arguments)
-
-    return fail
-
-
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
+    return raising(RateLimited("ticket 1 is edited too often", per_object=True, **arguments))
 
 
 def test_only_deliveries_about_the_same_record_wait(engine: Engine) -> None:

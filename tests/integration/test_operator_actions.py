@@ -36,26 +36,14 @@ from bridge.store.replay import ReplayOrder, replay, select_events
 from bridge.store.results import record_results
 from bridge.store.retention import prune
 from bridge.store.routing import route_unrouted
-from tests.integration.engine import Engine
+from tests.integration.engine import Engine, raising
 
 PHONE = "+12125550167"
 
 
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
-
-
-def failing(error: Exception) -> Any:
-    def fail() -> None:
-        raise error
-
-    return fail
-
-
 def failed(engine: Engine, **planned: Any) -> str:
     """Return a delivery that the provider rejected."""
-    engine.provider.before = failing(PermanentError("no such number"))
+    engine.provider.before = raising(PermanentError("no such number"))
     delivery_id = engine.deliver("send", **planned)
     engine.run_due()
     engine.provider.before = None
@@ -65,7 +53,7 @@ def failed(engine: Engine, **planned: Any) -> str:
 
 def needing_review(engine: Engine) -> str:
     """Return a delivery that was sent, but whose response was lost and whose lookup is inconclusive."""
-    engine.provider.after = failing(OutcomeUnknown("reset"))
+    engine.provider.after = raising(OutcomeUnknown("reset"))
     engine.provider.lookup_works = False
     delivery_id = engine.deliver("send")
     engine.run_due()
@@ -98,7 +86,7 @@ def test_retry_of_failed_delivery_starts_a_new_schedule(engine: Engine) -> None:
 
 
 def test_retry_of_retrying_delivery_is_immediate(engine: Engine) -> None:
-    engine.provider.before = failing(ConnectionRefusedError())
+    engine.provider.before = raising(ConnectionRefusedError())
     delivery_id = engine.deliver("send")
     engine.connector.classify_error(
         lambda error: None if not isinstance(error, ConnectionRefusedError) else _refused()
@@ -515,11 +503,11 @@ def dump(database: Database) -> str:
 def test_failed_forced_replay_does_not_release_key_with_unknown_outcome(engine: Engine, how: str) -> None:
     use = "send" if how == "lookup" else "mail"
     event = engine.event(metadata={"contactEmail": "a@example.com", "contactPhone": PHONE})
-    engine.provider.after = failing(OutcomeUnknown("reset"))
+    engine.provider.after = raising(OutcomeUnknown("reset"))
     first = engine.deliver(use, event)
     engine.run_due()
     engine.provider.after = None
-    engine.provider.before = failing(PermanentError("no"))
+    engine.provider.before = raising(PermanentError("no"))
     forced = engine.deliver(use, event, force=True)
     engine.run_due()
     assert engine.show(forced)["state"] == "failed"
@@ -536,11 +524,11 @@ def test_failed_forced_replay_does_not_release_key_with_unknown_outcome(engine: 
 @pytest.mark.parametrize("how", ["delivered", "discard", "cancel"])
 def test_completed_key_survives_forced_replay(engine: Engine, how: str) -> None:
     event = engine.event(metadata={"contactEmail": "a@example.com", "contactPhone": PHONE})
-    engine.provider.after = failing(OutcomeUnknown("reset"))
+    engine.provider.after = raising(OutcomeUnknown("reset"))
     first = engine.deliver("mail", event)
     engine.run_due()
     engine.provider.after = None
-    engine.provider.before = failing(TransientError("later", retry_after=timedelta(hours=1)))
+    engine.provider.before = raising(TransientError("later", retry_after=timedelta(hours=1)))
     forced = engine.deliver("mail", event, force=True)
     engine.run_due()
     engine.provider.before = None
@@ -557,11 +545,11 @@ def test_completed_key_survives_forced_replay(engine: Engine, how: str) -> None:
 
 def test_erasure_leaves_no_key_reserved(engine: Engine) -> None:
     event = engine.event(metadata={"contactEmail": "a@example.com", "contactPhone": PHONE})
-    engine.provider.after = failing(OutcomeUnknown("reset"))
+    engine.provider.after = raising(OutcomeUnknown("reset"))
     engine.deliver("mail", event)
     engine.run_due()
     engine.provider.after = None
-    engine.provider.before = failing(TransientError("later", retry_after=timedelta(hours=1)))
+    engine.provider.before = raising(TransientError("later", retry_after=timedelta(hours=1)))
     engine.deliver("mail", event, force=True)
     engine.run_due()
     erase(engine.database, "ada", PHONE, ())

@@ -45,13 +45,6 @@ def hubspot(sandbox: RunningSandbox) -> Iterator[CrmConnection]:
     connection.close()
 
 
-@pytest.fixture
-def salesforce(sandbox: RunningSandbox) -> Iterator[CrmConnection]:
-    connection = CrmConnection("salesforce", sandbox)
-    yield connection
-    connection.close()
-
-
 def read_flags(crm: CrmConnection, emails: list[str], phones: list[str]) -> dict[str, set[str]]:
     """Return the names of the flags by address."""
     flags: Mapping[str, list[OptOutFlag]] = crm.connected.opt_out_flags(emails, phones)

@@ -40,7 +40,7 @@ from bridge.store.opt_outs import (
 from bridge.store.policy_inputs import PolicyConfig, inputs_for_planned
 from bridge.store.queries import list_events, show_event
 from bridge.store.retention import prune
-from tests.integration.engine import NO_QUIET, Engine
+from tests.integration.engine import NO_QUIET, Engine, raising
 from tests.unit.contacts.test_phone import spellings
 from tests.unit.rules.helpers import rules_of
 
@@ -50,11 +50,6 @@ SECRET = b"a secret key of the service"
 
 
 RULES = rules_of("- {name: text, when: call.busy, do: [{use: phone.send, with: {body: hi}}]}")
-
-
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
 
 
 def scoped(engine: Engine, scope: OptOutScope, **config: Any) -> Engine:
@@ -411,10 +406,7 @@ def test_page_of_a_long_list_reads_no_more_than_the_page(database: Database) -> 
 def landline(engine: Engine, phone: str = PHONE) -> None:
     error = PermanentError(f"Twilio error 21614: {phone} is not a mobile number", undeliverable=True)
 
-    def refuse() -> None:
-        raise error
-
-    engine.provider.before = refuse
+    engine.provider.before = raising(error)
     engine.deliver("send", event_with(engine, phone))
     engine.run_due()
     engine.provider.before = None

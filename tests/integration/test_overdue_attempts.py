@@ -12,17 +12,11 @@ import pytest
 
 from bridge.connector import Limits
 from bridge.store.connection_status import connection_statuses
-from bridge.store.database import Database
 from bridge.telemetry.metrics import Metrics
 from bridge.worker import account_threads, maintenance, running_calls
 from bridge.worker.account import Account
 from bridge.worker.account_threads import AccountThreads
 from tests.integration.engine import Engine, worker_on
-
-
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
 
 
 def until(check: Callable[[], object], seconds: float = 20.0) -> None:

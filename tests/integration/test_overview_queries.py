@@ -19,13 +19,8 @@ from bridge.store.held_deliveries import held_deliveries
 from bridge.store.history_upkeep import update_history
 from bridge.store.hourly_counts import HOUR, count_hours, hours_to_count
 from bridge.store.overview import read_tasks, read_vitals
-from tests.integration.engine import Engine
+from tests.integration.engine import Engine, raising
 from tests.integration.query_plans import query_plans
-
-
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
 
 
 def other(number: int) -> dict[str, str]:
@@ -72,11 +67,8 @@ def test_hours_are_counted_once_and_agree_with_the_rows(engine: Engine) -> None:
     database = engine.database
     database.clock.advance(minutes=-database.clock.now().minute)
 
-    def reject() -> None:
-        raise PermanentError("no such number")
-
     for number in range(6):
-        engine.provider.before = reject if number == 5 else None
+        engine.provider.before = raising(PermanentError("no such number")) if number == 5 else None
         engine.deliver("post", engine.event(metadata=other(number)))
         engine.run_due()
         database.clock.advance(minutes=40)

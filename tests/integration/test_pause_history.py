@@ -7,25 +7,18 @@ from datetime import timedelta
 from itertools import cycle
 from typing import Any
 
-import pytest
 from sqlalchemy import select
 
 from bridge.errors import AuthenticationError, OutcomeUnknown, PermanentError, RateLimited, TransientError
 from bridge.store import schema
 from bridge.store.connection_status import connection_statuses
 from bridge.store.connections import pause, register_accounts, resume
-from bridge.store.database import Database
 from bridge.store.delivery_list import list_deliveries
 from bridge.store.pause_all import pause_all, resume_all
 from bridge.store.pause_history import MIN_RATE_LIMIT, note_drained
 from bridge.store.results import record_results
 from bridge.store.timeline import timeline
-from tests.integration.engine import Engine
-
-
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
+from tests.integration.engine import Engine, raising
 
 
 def pauses(engine: Engine) -> list[Any]:
@@ -126,10 +119,7 @@ def test_new_settings_end_the_recorded_pause(engine: Engine) -> None:
     register_accounts(engine.database, {"desk": "a"})
     engine.deliver("post")
 
-    def refuse() -> None:
-        raise AuthenticationError("401")
-
-    engine.provider.before = refuse
+    engine.provider.before = raising(AuthenticationError("401"))
     engine.step()
     assert pauses(engine)[0].cause == "auth"
     register_accounts(engine.database, {"desk": "b"})
@@ -159,11 +149,8 @@ def test_probes_of_an_outage_share_one_attempt_row(engine: Engine) -> None:
 def test_unknown_outcomes_and_killed_probes_keep_their_rows(engine: Engine) -> None:
     [delivery, *_] = outage(engine, deliveries=5, minutes=1)
 
-    def time_out() -> None:
-        raise OutcomeUnknown("no answer", reason="timeout")
-
     before = {item["id"]: len(engine.show(item["id"])["attempt_history"]) for item in _deliveries(engine)}
-    engine.provider.before = time_out
+    engine.provider.before = raising(OutcomeUnknown("no answer", reason="timeout"))
     engine.database.clock.advance(hours=1)
     probe = engine.claim()[0][0].delivery.id
     assert len(engine.show(probe)["attempt_history"]) == before[probe] + 1, (
@@ -242,10 +229,7 @@ def _deliveries(engine: Engine) -> list[dict[str, Any]]:
 
 
 def test_attempts_are_added_up_by_period(engine: Engine) -> None:
-    def reject() -> None:
-        raise PermanentError("no such number")
-
-    for number, problem in enumerate([None, None, reject, down]):
+    for number, problem in enumerate([None, None, raising(PermanentError("no such number")), down]):
         engine.deliver("post", engine.event(metadata=other(number)))
         engine.provider.before = problem
         engine.step()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import threading
-import time
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -18,22 +16,15 @@ from bridge.lifecycle import PauseCause, StopScope
 from bridge.rules.model import PlannedDelivery
 from bridge.store.audit_log import list_audit_entries
 from bridge.store.connection_status import all_connections, connection_statuses
-from bridge.store.connections import lock_connection, pause, pause_columns, register_accounts, resume
-from bridge.store.database import Database
+from bridge.store.connections import pause, pause_columns, register_accounts, resume
 from bridge.store.follow_ups import follow_up_alert_groups, follow_up_pauses
-from bridge.store.migrate import upgrade
 from bridge.store.operator_actions import retry
 from bridge.store.pause_all import current_stop, pause_all, resume_all
 from bridge.store.results import record_results
 from bridge.store.schema import connections
-from tests.integration.engine import Engine
+from tests.integration.engine import Engine, raising
 
 NUMBERS = itertools.count(3000)
-
-
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
 
 
 def other_contact() -> dict[str, str]:
@@ -60,11 +51,8 @@ def test_repeated_rate_limits_lengthen_the_pause(engine: Engine) -> None:
 
 
 def test_retry_after_of_zero_does_not_stop_the_backoff(engine: Engine) -> None:
-    def limit() -> None:
-        raise RateLimited("429", retry_after=timedelta(0))
-
     engine.deliver("post")
-    engine.provider.before = limit
+    engine.provider.before = raising(RateLimited("429", retry_after=timedelta(0)))
     engine.run_for(minutes=5)
     assert len(engine.provider.calls) <= 12
 
@@ -137,28 +125,6 @@ def test_probe_that_did_not_start_in_time_does_not_close_the_circuit(engine: Eng
     assert paused["pause_cause"] == "circuit_open"
     engine.run_for(minutes=1)
     assert engine.states() == {"succeeded": 1}
-
-
-@pytest.mark.postgres
-def test_budget_is_not_refilled_for_time_spent_waiting_for_the_lock(postgres_url: str) -> None:
-    """The clock is read after the lock; otherwise the waiting time would be credited twice."""
-    database = Database(postgres_url)
-    upgrade(database)
-    read_at: list[datetime] = []
-    now = database.now
-    database.now = lambda conn: read_at.append(now(conn)) or read_at[-1]  # type: ignore[method-assign,func-returns-value]
-    engine = Engine(database, per_second=10.0)
-    with database.write() as conn:
-        lock_connection(database, conn, "desk")
-    claiming = threading.Thread(target=engine.claim)
-    with database.write() as conn:
-        lock_connection(database, conn, "desk")
-        claiming.start()
-        time.sleep(1.0)
-        released_at = now(conn)
-    claiming.join()
-    assert read_at[-1] >= released_at
-    database.close()
 
 
 def reject_settings(engine: Engine, settings: str) -> None:
@@ -301,10 +267,7 @@ def test_pauses_of_one_and_of_all_connections_end_independently(engine: Engine) 
 
 
 def test_retry_says_that_all_connections_are_paused(engine: Engine) -> None:
-    def fail() -> None:
-        raise RateLimited("429", retry_after=timedelta(seconds=1))
-
-    engine.provider.before = fail
+    engine.provider.before = raising(RateLimited("429", retry_after=timedelta(seconds=1)))
     delivery_id = engine.deliver("post")
     engine.run_due()
     pause_all(engine.database, "wrong text", "ada")

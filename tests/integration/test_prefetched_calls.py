@@ -21,11 +21,6 @@ from bridge.worker.attempt import AttemptRunner
 from tests.integration.engine import Engine, worker_on
 
 
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
-
-
 def _until(check: Callable[[], bool], seconds: float = 20.0) -> None:
     end = time.monotonic() + seconds
     while not check():

@@ -8,17 +8,11 @@ from bridge.clock import Clock
 from bridge.connector import report_quota
 from bridge.connector.deadline import Quota, count_requests
 from bridge.store.connection_history import read_connections
-from bridge.store.database import Database
 from bridge.store.hourly_counts import HOUR
 from bridge.store.results import record_results
 from bridge.worker import account as account_module
 from connectors.hubspot.daily_limit import DailyLimit
 from tests.integration.engine import Engine
-
-
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
 
 
 def test_quota_is_recorded_with_the_result(engine: Engine, clock: Clock) -> None:

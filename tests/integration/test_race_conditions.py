@@ -50,25 +50,13 @@ from bridge.store.retention import _prune_deliveries
 from bridge.store.routing import delivery_row
 from bridge.worker import dispatcher
 from bridge.worker.rules_reloader import RulesFile
-from tests.integration.engine import Engine, worker_on
+from tests.integration.engine import Engine, raising, worker_on
 
 NUMBERS = itertools.count(2000)
 
 
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
-
-
 def other_contact() -> dict[str, str]:
     return {"contactPhone": f"+1212556{next(NUMBERS)}"}
-
-
-def failing(error: Exception) -> Any:
-    def fail() -> None:
-        raise error
-
-    return fail
 
 
 # Results of several workers on one connection
@@ -93,7 +81,7 @@ def test_successes_are_recorded_while_another_worker_holds_the_connection(
 
 
 def test_success_resets_what_failures_have_counted(engine: Engine) -> None:
-    engine.provider.before = failing(RateLimited("slow down"))
+    engine.provider.before = raising(RateLimited("slow down"))
     engine.deliver("post")
     engine.step()
     [limited] = all_connections(engine.database)
@@ -110,7 +98,7 @@ def test_success_resets_what_failures_have_counted(engine: Engine) -> None:
 
 def test_retry_by_operator_does_not_precede_the_lookup_delay(engine: Engine) -> None:
     delivery_id = engine.deliver("send")
-    engine.provider.after = failing(OutcomeUnknown("no answer"))
+    engine.provider.after = raising(OutcomeUnknown("no answer"))
     engine.step()
     messages = engine.provider.messages.copy()
     engine.provider.messages.clear()  # the provider does not list it yet
@@ -233,7 +221,7 @@ def test_release_of_idempotency_key_uses_the_primary_key(engine: Engine) -> None
     statements: list[str] = []
     events.listen(engine.database.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
     engine.deliver("send")
-    engine.provider.before = failing(PermanentError("no"))
+    engine.provider.before = raising(PermanentError("no"))
     engine.run_due()
     writes = [
         text for text in statements if "idempotency_keys" in text and text.startswith(("DELETE", "UPDATE"))
@@ -510,7 +498,7 @@ def test_delivery_retried_during_pruning_keeps_its_params(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     delivery_id = engine.deliver("send", expires_at=None)
-    engine.provider.before = failing(PermanentError("no"))
+    engine.provider.before = raising(PermanentError("no"))
     engine.run_due()
     engine.provider.before = None
     engine.database.clock.advance(days=31)

@@ -31,11 +31,6 @@ NUMBERS = itertools.count(2000)
 
 
 @pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
-
-
-@pytest.fixture
 def server() -> Iterator[StubServer]:
     with StubServer() as server:
         server.otherwise = Reply(200, {})

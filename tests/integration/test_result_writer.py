@@ -24,11 +24,6 @@ from bridge.worker.service import Worker
 from tests.integration.engine import Engine, desk, worker_on
 
 
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
-
-
 def deliver_email(engine: Engine, number: int = 0) -> str:
     contact_data = {"contactEmail": f"a{number}@example.com", "contactPhone": f"+1212555{1000 + number}"}
     return engine.deliver("mail", engine.event(metadata=contact_data))

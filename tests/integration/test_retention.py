@@ -25,15 +25,10 @@ from bridge.store.policy_inputs import PolicyConfig
 from bridge.store.replay import ReplayOrder, replay
 from bridge.store.retention import PruneResult, prune, retention_windows
 from bridge.worker import maintenance
-from tests.integration.engine import NO_QUIET, Engine, worker_on
+from tests.integration.engine import NO_QUIET, Engine, raising, worker_on
 
 NUMBERS = itertools.count(4000)
 MONTH = timedelta(days=30)
-
-
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
 
 
 def other_contact() -> dict[str, str]:
@@ -206,12 +201,9 @@ def test_maintenance_continues_between_prune_batches(engine: Engine, monkeypatch
 def failed_delivery(engine: Engine) -> tuple[str, str]:
     """Return a CRM log whose attempts failed for days, and its event."""
 
-    def down() -> None:
-        raise TransientError("down", reason="server_error")
-
     event = engine.event("call.completed", conversationId="conv-1", metadata=other_contact())
     delivery_id = engine.deliver("record", event)
-    engine.provider.before = down
+    engine.provider.before = raising(TransientError("down", reason="server_error"))
     for _ in range(200):
         engine.run_due()
         if engine.show(delivery_id)["state"] == "failed":

@@ -14,18 +14,12 @@ from bridge.events import Event
 from bridge.rules.model import PlannedDelivery
 from bridge.store.connection_status import all_connections
 from bridge.store.connections import resume
-from bridge.store.database import Database
 from bridge.store.delivery_status import UnmatchedStatus, apply_callback
 from bridge.store.follow_ups import follow_up_deliveries
 from bridge.store.operator_actions import retry
 from tests.integration.engine import Engine
 
 NOT_REGISTERED = AccountError("the number is not registered")
-
-
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
 
 
 def report(engine: Engine, state: MessageStatus, delivery_id: str) -> list[UnmatchedStatus]:

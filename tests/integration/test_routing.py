@@ -34,11 +34,6 @@ rules:
 )
 
 
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
-
-
 def route_event(event: Event, now: datetime, history: History) -> Routing:
     return route(event, RULES, now, history)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -31,13 +31,6 @@ CODES_OF_RECORDS = (
     "STRING_TOO_LONG",
 )
 UPSERT = "*/Task/Conversation_Id__c"
-
-
-@pytest.fixture
-def salesforce(sandbox: RunningSandbox) -> Iterator[CrmConnection]:
-    connection = CrmConnection("salesforce", sandbox)
-    yield connection
-    connection.close()
 
 
 def failure_of(connection: CrmConnection, action: str, params: dict[str, Any] | None = None) -> DeliveryError:

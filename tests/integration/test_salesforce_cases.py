@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,13 +22,6 @@ from tests.integration.crm import CrmConnection
 PHONE = "+12125550123"
 EMAIL = "maya.lindqvist@example.com"
 UPSERT = "*/Case/Conversation_Id__c"
-
-
-@pytest.fixture
-def salesforce(sandbox: RunningSandbox) -> Iterator[CrmConnection]:
-    connection = CrmConnection("salesforce", sandbox)
-    yield connection
-    connection.close()
 
 
 def call(connection: CrmConnection, summary: str | None = "Wants to return a bike.\nToday.") -> Event:

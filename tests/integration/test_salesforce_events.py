@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,14 +14,6 @@ from tests.integration.crm import CrmConnection, call_events
 
 EMAIL = "maya.lindqvist@example.com"
 START = {"start": "{{ event.callMetadata.custom.start }}"}
-SALES = "0055g00000AbCdFAAV"
-
-
-@pytest.fixture
-def salesforce(sandbox: RunningSandbox) -> Iterator[CrmConnection]:
-    connection = CrmConnection("salesforce", sandbox)
-    yield connection
-    connection.close()
 
 
 def call(connection: CrmConnection, start: str = "2099-03-05T15:00:00Z", **changes: Any) -> Event:

@@ -374,7 +374,7 @@ def test_batch_without_external_id_field_takes_two_requests(
 
 
 def test_external_id_field_created_later_is_used_without_duplicates(
-    without_field: CrmConnection, sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch
+    without_field: CrmConnection, sandbox: RunningSandbox
 ) -> None:
     from bridge.sandbox.salesforce.schema import Field
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -38,13 +37,6 @@ rules:
     on_success:
       - use: salesforce.log_message
 """
-
-
-@pytest.fixture
-def salesforce(sandbox: RunningSandbox) -> Iterator[CrmConnection]:
-    connection = CrmConnection("salesforce", sandbox)
-    yield connection
-    connection.close()
 
 
 def fields(record: Any, *names: str) -> tuple[Any, ...]:

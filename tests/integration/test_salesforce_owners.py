@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,13 +19,6 @@ from tests.integration.crm import CrmConnection, call_events, phone_number
 
 PHONE = "+12125550123"
 EMAIL = "maya.lindqvist@example.com"
-
-
-@pytest.fixture
-def salesforce(sandbox: RunningSandbox) -> Iterator[CrmConnection]:
-    connection = CrmConnection("salesforce", sandbox)
-    yield connection
-    connection.close()
 
 
 def add_lead(sandbox: RunningSandbox, **values: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,13 +31,6 @@ PHONE = "+12125550123"
 EMAIL = "maya.lindqvist@example.com"
 DATA = "/services/data/v66.0"
 TOKEN = "/services/oauth2/token"
-
-
-@pytest.fixture
-def salesforce(sandbox: RunningSandbox) -> Iterator[CrmConnection]:
-    connection = CrmConnection("salesforce", sandbox)
-    yield connection
-    connection.close()
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,13 +24,6 @@ EVERYTHING: tuple[tuple[str, dict[str, Any]], ...] = (
     ("close_case", {}),
     ("set_opt_out", {"channel": "email"}),
 )
-
-
-@pytest.fixture
-def salesforce(sandbox: RunningSandbox) -> Iterator[CrmConnection]:
-    connection = CrmConnection("salesforce", sandbox)
-    yield connection
-    connection.close()
 
 
 def problems(connection: CrmConnection, action: str, **params: Any) -> list[RuleProblem]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,13 +15,6 @@ from bridge.testing import load_connector
 from tests.integration.crm import CrmConnection
 
 TOKEN = "/services/oauth2/token"
-
-
-@pytest.fixture
-def salesforce(sandbox: RunningSandbox) -> Iterator[CrmConnection]:
-    connection = CrmConnection("salesforce", sandbox)
-    yield connection
-    connection.close()
 
 
 def url_setting(value: str) -> str:

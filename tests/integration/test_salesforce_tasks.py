@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,13 +17,6 @@ from tests.integration.crm import CrmConnection, call_events, email_address, pho
 EMAIL = "maya.lindqvist@example.com"
 DATA = "/services/data/v66.0"
 UPSERT = f"{DATA}/composite/sobjects/Task/Conversation_Id__c"
-
-
-@pytest.fixture
-def salesforce(sandbox: RunningSandbox) -> Iterator[CrmConnection]:
-    connection = CrmConnection("salesforce", sandbox)
-    yield connection
-    connection.close()
 
 
 def add_contact(sandbox: RunningSandbox, **values: str) -> str:

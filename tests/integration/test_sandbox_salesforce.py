@@ -416,7 +416,7 @@ def test_all_or_none_rolls_back_collection(sandbox: RunningSandbox, org: Any) ->
     assert sandbox.salesforce.tasks == []
 
 
-def test_collection_too_large_is_rejected(sandbox: RunningSandbox, org: Any) -> None:
+def test_collection_too_large_is_rejected(org: Any) -> None:
     too_many = [{"Subject": "x"}] * 201
     assert api_error(lambda: collection(org, "POST", too_many)) == (400, "EXCEEDED_ID_LIMIT")
     result = org.restful("composite/sobjects", method="POST", json={"records": [{"Subject": "x"}]})
@@ -487,7 +487,7 @@ def test_invalid_composite_request_is_rejected(org: Any, subrequests: list[dict[
 # Queries and searches over HTTP
 
 
-def test_quoted_value_is_matched_literally(sandbox: RunningSandbox, org: Any) -> None:
+def test_quoted_value_is_matched_literally(org: Any) -> None:
     org.Contact.create({"LastName": "O'Brien", "Email": "x'y@example.com"})
     query = format_soql(
         "SELECT Id, Name FROM Contact WHERE Email = {} AND LastName = {}", "x'y@example.com", "O'Brien"

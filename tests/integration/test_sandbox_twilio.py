@@ -195,7 +195,7 @@ def test_scheduled_message_without_service_is_sent_immediately(
 # Listing
 
 
-def test_message_list_is_newest_first_and_filtered(sandbox: RunningSandbox, client: Client) -> None:
+def test_message_list_is_newest_first_and_filtered(client: Client) -> None:
     first, second = send(client, body="one"), send(client, body="two")
     send(client, to="+13105550142", body="other")
     listed = client.messages.list(to=TO, limit=20)
@@ -283,7 +283,7 @@ def test_invalid_whatsapp_message_is_rejected(
     assert sandbox.twilio.messages == []
 
 
-def test_omitted_variable_becomes_the_sample(sandbox: RunningSandbox, client: Client) -> None:
+def test_omitted_variable_becomes_the_sample(client: Client) -> None:
     assert send_template(client, content_variables="{}").body == MISSED_CALL.render({"1": "John"})
 
 
@@ -302,7 +302,7 @@ def test_window_opens_for_a_person_and_the_sender_they_wrote_to(
     assert sandbox.twilio.messages[-1].refusal == 63016
 
 
-def test_templates_and_senders_are_readable(sandbox: RunningSandbox, client: Client) -> None:
+def test_templates_and_senders_are_readable(client: Client) -> None:
     [found] = client.content.v2.contents.list(content_name="missed")
     assert (found.sid, found.friendly_name, found.language) == (MISSED_CALL.sid, "missed_call", "en")
     assert client.content.v2.contents.list(content_name="other") == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import namedtuple
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -25,7 +24,7 @@ from bridge.store.workers import record_heartbeat
 from bridge.worker.service_watch import ServiceWatch
 from bridge.worker.worker_exits import WorkerExits
 from tests.integration.dashboard_site import FixedRules
-from tests.integration.engine import Engine
+from tests.integration.engine import Engine, raising
 
 RULES = """
 version: 1
@@ -145,7 +144,7 @@ def test_problem_that_one_check_sees_is_not_alerted(team: Team, clock: Clock) ->
     assert team.check() == []
 
 
-def test_problem_that_comes_and_goes_is_alerted_every_ten_minutes_at_most(team: Team, clock: Clock) -> None:
+def test_problem_that_comes_and_goes_is_alerted_every_ten_minutes_at_most(team: Team) -> None:
     messages: list[str] = []
     for number in range(30):
         team.rules.load_error = "rules.yaml:3: unknown key `wen`" if number % 3 else None
@@ -156,7 +155,7 @@ def test_problem_that_comes_and_goes_is_alerted_every_ten_minutes_at_most(team: 
     assert "recovered" in messages[1]
 
 
-def test_lasting_problem_is_alerted_again_after_a_day(team: Team, clock: Clock) -> None:
+def test_lasting_problem_is_alerted_again_after_a_day(team: Team) -> None:
     team.rules.load_error = "rules.yaml:3: unknown key"
     assert len(team.check()) == 1
     assert team.check(hours=23) == []
@@ -185,11 +184,8 @@ def test_open_circuit_is_alerted_again_after_a_while(team: Team, clock: Clock) -
 
 
 def test_review_that_waits_for_a_day_is_reminded_of(team: Team, clock: Clock) -> None:
-    def no_answer() -> None:
-        raise OutcomeUnknown("no answer")
-
     engine = team.engine
-    engine.provider.before = no_answer
+    engine.provider.before = raising(OutcomeUnknown("no answer"))
     engine.deliver("mail")
     engine.run_due()
     with team.database.write() as conn:
@@ -231,9 +227,7 @@ def test_silence_at_night_is_usual(team: Team, clock: Clock) -> None:
     assert team.check(hours=12) == []
 
 
-def test_nearly_full_disk_is_alerted(
-    team: Team, clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_nearly_full_disk_is_alerted(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     free = [400_000_000]
     monkeypatch.setattr("bridge.worker.service_watch.shutil.disk_usage", lambda _: usage(10**10, 0, free[0]))
@@ -247,9 +241,7 @@ def test_nearly_full_disk_is_alerted(
         assert "has enough space again" in message
 
 
-def test_crash_loop_of_the_worker_is_alerted(
-    team: Team, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_crash_loop_of_the_worker_is_alerted(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):
         team.exits.note()
     assert team.check() == []

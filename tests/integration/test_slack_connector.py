@@ -17,7 +17,7 @@ from bridge.errors import (
     PermanentError,
     RateLimited,
 )
-from bridge.sandbox import RunningSandbox, start_sandbox
+from bridge.sandbox import RunningSandbox
 from bridge.sandbox.slack import SlackMessage
 from bridge.testing import Connected, connect, event, load_connector
 from bridge.testing.connection import render_params
@@ -30,12 +30,6 @@ MENTION = (
 )
 """Two values within and after markup, and one that must not close what the rule has left open."""
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
-
-
-@pytest.fixture
-def sandbox() -> Iterator[RunningSandbox]:
-    with start_sandbox() as running:
-        yield running
 
 
 @pytest.fixture

@@ -218,7 +218,7 @@ def test_value_that_only_hubspot_refuses_is_left_out_for_one_record_of_the_batch
 
 
 def test_option_that_was_added_a_moment_ago_is_read_again(
-    hubspot: CrmConnection, sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch
+    hubspot: CrmConnection, sandbox: RunningSandbox
 ) -> None:
     params = {"properties": {"urgency": "{{ event.callMetadata.custom.urgency }}"}}
     hubspot.deliver("log_call", call({"urgency": "low"}, hubspot), params)

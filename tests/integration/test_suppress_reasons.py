@@ -11,14 +11,9 @@ from bridge.store.delivery_list import DeliveryFilter, list_deliveries
 from bridge.store.opt_outs import OptOutChange, save_opt_out
 from bridge.store.policy_inputs import PolicyConfig
 from bridge.store.queries import REASONS
-from tests.integration.engine import NO_QUIET, Engine
+from tests.integration.engine import NO_QUIET, Engine, raising
 
 PHONE = "+12125550167"
-
-
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
 
 
 def suppressed(engine: Engine) -> tuple[str, str]:
@@ -60,11 +55,8 @@ def test_opt_out_by_the_recipient_says_so(engine: Engine) -> None:
 def test_deliveries_are_listed_by_reason(engine: Engine) -> None:
     shadow = engine.deliver("post", shadow=True)
 
-    def fail() -> None:
-        raise PermanentError("no such channel")
-
     engine.run_due()
-    engine.provider.before = fail
+    engine.provider.before = raising(PermanentError("no such channel"))
     failed = engine.deliver("post")
     engine.run_due()
     engine.provider.before = None

@@ -20,7 +20,7 @@ from bridge.store.database import Database
 from bridge.store.follow_ups import follow_up_pauses
 from bridge.store.policy_inputs import PolicyConfig, inputs_for_planned
 from bridge.store.results import record_results
-from tests.integration.engine import NO_QUIET, Engine
+from tests.integration.engine import NO_QUIET, Engine, raising
 
 NUMBERS = itertools.count(2000)
 POLICY = MessagingPolicy(quiet_hours=NO_QUIET, total_caps={"sms": Cap(3, timedelta(hours=1))})
@@ -41,13 +41,6 @@ def text(engine: Engine, **planned: Any) -> str:
 def connection(engine: Engine) -> Mapping[str, Any]:
     [row] = all_connections(engine.database)
     return row
-
-
-def failing(error: Exception) -> Any:
-    def fail() -> None:
-        raise error
-
-    return fail
 
 
 def test_message_beyond_the_cap_pauses_the_connection_and_waits(engine: Engine) -> None:
@@ -153,7 +146,7 @@ def test_team_is_alerted_once_and_told_what_to_do(engine: Engine) -> None:
     "error", [PermanentError("no such number"), TransientError("refused"), RateLimited("slow down")]
 )
 def test_message_that_was_certainly_not_sent_does_not_count(engine: Engine, error: Exception) -> None:
-    engine.provider.before = failing(error)
+    engine.provider.before = raising(error)
     for _ in range(2):
         text(engine)
     engine.step()
@@ -168,7 +161,7 @@ def test_message_that_was_certainly_not_sent_does_not_count(engine: Engine, erro
 
 
 def test_message_with_unknown_outcome_counts(engine: Engine) -> None:
-    engine.provider.after = failing(OutcomeUnknown("no response", reason="timeout"))
+    engine.provider.after = raising(OutcomeUnknown("no response", reason="timeout"))
     for _ in range(3):
         text(engine)
     engine.step()
@@ -185,7 +178,7 @@ def test_results_of_running_calls_do_not_end_the_pause(engine: Engine) -> None:
     calls = engine.claim()
     assert engine.claim() == []
     assert connection(engine)["pause_cause"] == "total_cap"
-    engine.provider.before = failing(OutcomeUnknown("503", reason="server_error"))
+    engine.provider.before = raising(OutcomeUnknown("503", reason="server_error"))
     for call in calls:
         record_results(engine.database, engine.attempt(call))
     assert connection(engine)["pause_cause"] == "total_cap"

@@ -53,11 +53,6 @@ def rules() -> Rules:
     return rules_of(100)
 
 
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
-
-
 def route_all(database: Database, rules: Rules) -> None:
     while route_unrouted(database, rules, lambda event, now, history: route(event, rules, now, history))[0]:
         pass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -18,7 +17,7 @@ from bridge.errors import (
     PermanentError,
     QuotaExhausted,
 )
-from bridge.sandbox import RunningSandbox, start_sandbox
+from bridge.sandbox import RunningSandbox
 from bridge.sandbox.twilio.account import (
     ACCOUNT_SID,
     API_KEY_SECRET,
@@ -37,17 +36,10 @@ SERVICE = {"MESSAGING_SERVICE_SID": SERVICE_SID, "FROM": ""}
 twilio = load_connector("twilio")
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[RunningSandbox]:
-    with start_sandbox() as sandbox:
-        yield sandbox
-
-
 @pytest.fixture
-def sandbox(running: RunningSandbox) -> RunningSandbox:
-    running.reset()
-    running.twilio.inbound_url = INBOUND
-    return running
+def sandbox(sandbox: RunningSandbox) -> RunningSandbox:
+    sandbox.twilio.inbound_url = INBOUND
+    return sandbox
 
 
 def account(sandbox: RunningSandbox, **variables: str) -> Connected:

@@ -381,7 +381,7 @@ def test_find_sms_sends_no_date_filter(account: Connected, sandbox: RunningSandb
 
 
 def test_find_sms_skips_message_of_another_delivery(
-    account: Connected, sandbox: RunningSandbox, context: Context, busy_call: Event, clock: Clock
+    account: Connected, context: Context, busy_call: Event, clock: Clock
 ) -> None:
     """Two events may send the same text to the same recipient."""
     other = account.run("send_sms", TEXT, context=other_context(busy_call, clock))
@@ -408,7 +408,7 @@ def test_find_sms_is_inconclusive_without_ids_used_by_others(account: Connected,
 
 
 def test_find_sms_skips_older_message_with_same_body(
-    account: Connected, sandbox: RunningSandbox, clock: Clock, context: Context, busy_call: Event
+    account: Connected, clock: Clock, context: Context, busy_call: Event
 ) -> None:
     account.run("send_sms", TEXT, context=context)
     clock.advance(hours=1)
@@ -442,9 +442,7 @@ def test_find_sms_is_inconclusive_if_body_was_redacted(
         account.find("send_sms", TEXT, context=context)
 
 
-def test_find_sms_is_inconclusive_beyond_one_page(
-    account: Connected, sandbox: RunningSandbox, context: Context
-) -> None:
+def test_find_sms_is_inconclusive_beyond_one_page(account: Connected, context: Context) -> None:
     for number in range(100):
         account.run("send_sms", {"body": f"Reminder {number}"}, context=context)
     with pytest.raises(LookupInconclusive, match="more messages"):

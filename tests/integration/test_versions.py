@@ -17,7 +17,7 @@ from bridge.store.database import Database
 from bridge.store.schema import connections
 from bridge.store.unclaimed import explain_unclaimed
 from bridge.store.workers import record_heartbeat
-from tests.integration.engine import Engine, Text, worker_on
+from tests.integration.engine import Engine, Text, raising, worker_on
 
 NEWER = {"to": "+12125550123", "of_a_newer_version": "x"}
 
@@ -75,11 +75,8 @@ def test_delivery_unknown_to_all_versions_fails_after_an_hour(newer: Engine, old
 
 
 def test_delivery_attempted_by_newer_version_does_not_fail_immediately(newer: Engine, older: Engine) -> None:
-    def fail() -> None:
-        raise TransientError("503", retry_after=None)
-
     delivery_id = deliver(newer, "send")
-    newer.provider.before = fail
+    newer.provider.before = raising(TransientError("503", retry_after=None))
     newer.run_for(hours=2)
     newer.provider.before = None
     assert newer.next_poll_in is not None
@@ -92,10 +89,7 @@ def test_delivery_attempted_by_newer_version_does_not_fail_immediately(newer: En
 
 
 def test_older_version_leaves_lookup_to_the_newer_one(newer: Engine, older: Engine) -> None:
-    def lose_response() -> None:
-        raise OutcomeUnknown("no answer")
-
-    newer.provider.after = lose_response
+    newer.provider.after = raising(OutcomeUnknown("no answer"))
     delivery_id = deliver(newer, "send")
     newer.run_due()
     for _ in range(10):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,21 +15,10 @@ from bridge.rules.model import Diagnostic
 from bridge.store import queries
 from bridge.store.ingest import RejectedRequest, record_rejected_requests
 from bridge.store.possible_duplicates import save_possible_duplicate
-from tests.integration.dashboard_site import RULES, Site, running_site
+from tests.integration.dashboard_site import RULES, Site
+from tests.integration.engine import raising
 
 PHONE = "+12125550167"
-
-
-@pytest.fixture
-def site(tmp_path: Path, clock: Clock) -> Iterator[Site]:
-    with running_site(tmp_path, clock) as site:
-        yield site
-
-
-@pytest.fixture
-def api(site: Site) -> Iterator[httpx.Client]:
-    with site.client() as client:
-        yield client
 
 
 def failed_delivery(site: Site, error: Exception) -> str:
@@ -205,7 +192,7 @@ def test_search_finds_email_address_case_insensitively(site: Site, api: httpx.Cl
     }
 
 
-def test_connections_show_pause_cause_reason_and_end(site: Site, api: httpx.Client, clock: Clock) -> None:
+def test_connections_show_pause_cause_reason_and_end(site: Site, api: httpx.Client) -> None:
     paused = api.post("/api/connections/desk/pause", json={"reason": "moving house"}).json()
     assert (paused["paused"], paused["pause_cause"], paused["pause_reason"]) == (
         True,
@@ -263,7 +250,7 @@ def test_stats_stop_counting_at_the_maximum(
     assert (stats["deliveries"]["pending"], stats["unrouted"]) == (2, 2)
 
 
-def test_audit_log_is_paginated(site: Site, api: httpx.Client) -> None:
+def test_audit_log_is_paginated(api: httpx.Client) -> None:
     for _ in range(3):
         api.post("/api/connections/desk/resume")
     first = api.get("/api/audit?limit=2").json()
@@ -444,10 +431,7 @@ def test_unknown_id_returns_404(api: httpx.Client, method: str, path: str) -> No
 def test_unavailable_database_returns_503(
     site: Site, api: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unavailable() -> Any:
-        raise StoreUnavailable("no disk")
-
-    monkeypatch.setattr(site.database, "read", unavailable)
+    monkeypatch.setattr(site.database, "read", raising(StoreUnavailable("no disk")))
     assert api.get("/api/events").status_code == 503
 
 
@@ -458,7 +442,7 @@ def test_site_uses_rules_of_test(site: Site) -> None:
 # ------------------------------------------------------------ opt-outs
 
 
-def test_opt_outs_are_added_listed_and_removed(site: Site, api: httpx.Client) -> None:
+def test_opt_outs_are_added_listed_and_removed(api: httpx.Client) -> None:
     added = api.post("/api/opt-outs", json={"address": "+1 (212) 555-0167", "reason": "asked on the phone"})
     assert added.status_code == 200
     assert [(item["channel"], item["changed"]) for item in added.json()["items"]] == [

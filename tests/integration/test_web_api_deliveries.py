@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from bridge.clock import Clock
 from bridge.errors import PermanentError
-from tests.integration.dashboard_site import READ_TOKEN, Site, running_site
+from tests.integration.dashboard_site import READ_TOKEN, Site
 from tests.integration.test_web_api import delivery_in_review, failed_delivery
-
-
-@pytest.fixture
-def site(tmp_path: Path, clock: Clock) -> Iterator[Site]:
-    with running_site(tmp_path, clock) as site:
-        yield site
-
-
-@pytest.fixture
-def api(site: Site) -> Iterator[httpx.Client]:
-    with site.client() as client:
-        yield client
 
 
 def post(api: httpx.Client, path: str, **body: Any) -> Any:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import httpx
 import pytest
 from sqlalchemy import text
 
-from bridge.clock import Clock
 from bridge.connector.discovery import Registry
 from bridge.errors import RateLimited
 from bridge.rules.load import load_or_raise
@@ -20,20 +17,8 @@ from bridge.store.connections import pause, resume
 from bridge.store.opt_outs import OptOutChange, save_opt_out
 from bridge.store.workers import deregister, record_heartbeat
 from bridge.worker.earlier_deliveries import report_reload
-from tests.integration.dashboard_site import RULES, Site, running_site
+from tests.integration.dashboard_site import RULES, Site
 from tests.integration.test_dashboard import get_page
-
-
-@pytest.fixture
-def site(tmp_path: Path, clock: Clock) -> Iterator[Site]:
-    with running_site(tmp_path, clock) as site:
-        yield site
-
-
-@pytest.fixture
-def browser(site: Site) -> Iterator[httpx.Client]:
-    with site.browser() as client:
-        yield client
 
 
 def sentences(site: Site, **filters: str) -> list[str]:
@@ -115,7 +100,7 @@ def test_page_says_how_to_give_tokens_names(site: Site, browser: httpx.Client) -
     assert "BRIDGE_ADMIN_TOKEN" not in get_page(browser, "/audit?actor=ada").text
 
 
-def test_actions_of_the_filter_are_in_alphabetical_order(site: Site, browser: httpx.Client) -> None:
+def test_actions_of_the_filter_are_in_alphabetical_order(browser: httpx.Client) -> None:
     page = get_page(browser, "/audit")
     titles = sorted(action.title for action in ACTIONS.values())
     places = [page.text.index(title) for title in titles[:5]]

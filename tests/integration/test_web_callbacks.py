@@ -39,11 +39,6 @@ ENVIRON = {
 
 
 @pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
-
-
-@pytest.fixture
 def twilio() -> Iterator[Connected]:
     with connect(load_connector("twilio"), ENVIRON) as connected:
         yield connected

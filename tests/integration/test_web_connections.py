@@ -48,18 +48,6 @@ def site(tmp_path: Path, clock: Clock, accounts: OneAccount) -> Iterator[Site]:
         yield site
 
 
-@pytest.fixture
-def browser(site: Site) -> Iterator[httpx.Client]:
-    with site.browser() as client:
-        yield client
-
-
-@pytest.fixture
-def api(site: Site) -> Iterator[httpx.Client]:
-    with site.client() as client:
-        yield client
-
-
 def test_history_of_an_outage_stays_on_the_page(browser: httpx.Client, site: Site, api: httpx.Client) -> None:
     outage(site)
     page = get_page(browser, "/connections")
@@ -117,7 +105,7 @@ def test_resume_says_what_leaves(browser: httpx.Client, site: Site) -> None:
 
 
 def test_settings_are_shown_by_name_and_the_account_is_checked(
-    browser: httpx.Client, site: Site, api: httpx.Client, accounts: OneAccount
+    browser: httpx.Client, api: httpx.Client, accounts: OneAccount
 ) -> None:
     text = get_page(browser, "/connections/desk").text
     assert "DESK_TOKEN set" in text

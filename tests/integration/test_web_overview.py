@@ -19,6 +19,7 @@ from bridge.store.routing import route_unrouted
 from bridge.store.workers import record_heartbeat
 from bridge.web import overview as web_overview
 from tests.integration.dashboard_site import Site, running_site
+from tests.integration.engine import raising
 from tests.integration.test_dashboard import delivery_in_review, get_page
 
 
@@ -29,31 +30,16 @@ def site(tmp_path: Path, clock: Clock) -> Iterator[Site]:
         yield site
 
 
-@pytest.fixture
-def browser(site: Site) -> Iterator[httpx.Client]:
-    with site.browser() as client:
-        yield client
-
-
-@pytest.fixture
-def api(site: Site) -> Iterator[httpx.Client]:
-    with site.client() as client:
-        yield client
-
-
 def title(browser: httpx.Client, path: str = "/") -> str:
     return get_page(browser, path).text.split(" · bridge ")[0]
 
 
 def outage(site: Site, deliveries: int = 6) -> None:
-    def down() -> None:
-        raise TransientError("HubSpot answered 503", reason="server_error")
-
     for number in range(deliveries):
         event = site.engine.event("call.completed", metadata={"contactPhone": f"+1212555{4000 + number}"})
         site.engine.deliver("post", event)
     route_unrouted(site.database, site.rules.current, lambda *_: Routing((), ()))
-    site.engine.provider.before = down
+    site.engine.provider.before = raising(TransientError("HubSpot answered 503", reason="server_error"))
     site.engine.run_for(minutes=3)
 
 
@@ -95,10 +81,7 @@ def test_no_worker_and_a_stop_come_first(browser: httpx.Client, site: Site) -> N
 def test_what_needs_an_operator_is_counted_and_linked(browser: httpx.Client, site: Site) -> None:
     delivery_in_review(site)
 
-    def reject() -> None:
-        raise PermanentError("no such number")
-
-    site.engine.provider.before = reject
+    site.engine.provider.before = raising(PermanentError("no such number"))
     site.engine.deliver("post", site.engine.event(metadata={"contactPhone": "+12125553333"}))
     site.engine.run_due()
     pause(site.database, "twilio", "CRM-418", "ada")
@@ -113,11 +96,8 @@ def test_what_needs_an_operator_is_counted_and_linked(browser: httpx.Client, sit
 
 
 def test_rejected_credentials_need_an_operator(browser: httpx.Client, site: Site) -> None:
-    def refuse() -> None:
-        raise AuthenticationError("401", fix="set DESK_TOKEN to a new key")
-
     site.engine.deliver("post")
-    site.engine.provider.before = refuse
+    site.engine.provider.before = raising(AuthenticationError("401", fix="set DESK_TOKEN to a new key"))
     site.engine.step()
     text = get_page(browser, "/").text
     assert "Desk has been rejecting the credentials since" in text

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import httpx
 import pytest
 
@@ -14,22 +11,10 @@ from bridge.store.ingest import RejectedRequest, record_rejected_requests
 from bridge.store.service_status import read_service_status
 from bridge.store.workers import record_heartbeat
 from bridge.web.dashboard.status import format_bytes
-from tests.integration.dashboard_site import NAMED_TOKEN, READ_TOKEN, Site, running_site
+from tests.integration.dashboard_site import NAMED_TOKEN, READ_TOKEN, Site
 from tests.integration.engine import Engine
 from tests.integration.query_plans import query_plans
 from tests.integration.test_dashboard import ParsedPage, get_page
-
-
-@pytest.fixture
-def site(tmp_path: Path, clock: Clock) -> Iterator[Site]:
-    with running_site(tmp_path, clock) as site:
-        yield site
-
-
-@pytest.fixture
-def browser(site: Site) -> Iterator[httpx.Client]:
-    with site.browser() as client:
-        yield client
 
 
 def test_status_page_shows_workers_receiving_and_database(
@@ -83,7 +68,7 @@ def test_sizes_are_readable() -> None:
 # ------------------------------------------------------------ settings
 
 
-def test_times_are_shown_in_the_zone_of_the_reader(site: Site, browser: httpx.Client) -> None:
+def test_times_are_shown_in_the_zone_of_the_reader(browser: httpx.Client) -> None:
     assert " UTC" in get_page(browser, "/settings").text
     response = browser.post("/settings", data={"zone": "Asia/Tokyo"})
     assert response.headers["location"] == "./settings?done=settings_saved"
@@ -184,7 +169,7 @@ def test_error_pages_have_navigation_for_browsers_and_json_for_programs(
 
 
 def test_unexpected_error_is_a_page_with_navigation(
-    site: Site, browser: httpx.Client, monkeypatch: pytest.MonkeyPatch
+    browser: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bridge.web.dashboard.status.read_service_status", lambda _: 1 / 0)
     response = browser.get("/status")

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
-import pytest
 
 from bridge.clock import Clock
 from bridge.connector.discovery import Registry
@@ -17,26 +14,8 @@ from bridge.store.connection_status import pause_of_all
 from bridge.store.connections import register_accounts
 from bridge.store.delivery_list import list_deliveries
 from bridge.store.pause_all import current_stop
-from tests.integration.dashboard_site import READ_TOKEN, RULES, Site, running_site
+from tests.integration.dashboard_site import READ_TOKEN, RULES, Site
 from tests.integration.test_dashboard import ParsedPage, get_page
-
-
-@pytest.fixture
-def site(tmp_path: Path, clock: Clock) -> Iterator[Site]:
-    with running_site(tmp_path, clock) as site:
-        yield site
-
-
-@pytest.fixture
-def browser(site: Site) -> Iterator[httpx.Client]:
-    with site.browser() as client:
-        yield client
-
-
-@pytest.fixture
-def api(site: Site) -> Iterator[httpx.Client]:
-    with site.client() as client:
-        yield client
 
 
 def change_rules(site: Site, old: str, new: str) -> None:

@@ -22,10 +22,10 @@ from bridge.errors import (
     TransientError,
 )
 from bridge.events import Event
-from bridge.sandbox import RunningSandbox, start_sandbox
+from bridge.sandbox import RunningSandbox
 from bridge.sandbox.twilio.account import AUTH_TOKEN, SERVICE_SID, WHATSAPP_NUMBER
 from bridge.sandbox.twilio.templates import MISSED_CALL
-from bridge.testing import Clock, Connected, Reply, StubServer, build_context, connect, event, load_connector
+from bridge.testing import Connected, Reply, StubServer, build_context, connect, event, load_connector
 
 PHONE = "+12125550167"
 TEMPLATE = {"template": "missed_call", "variables": {"1": "Ines"}}
@@ -33,18 +33,6 @@ RENDERED = MISSED_CALL.body.replace("{{1}}", "Ines")
 FREE = {"body": "Thanks. We call you back today."}
 twilio = load_connector("twilio")
 ACTION = twilio.actions["send_whatsapp"]
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[RunningSandbox]:
-    with start_sandbox(clock=Clock()) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def sandbox(running: RunningSandbox) -> RunningSandbox:
-    running.reset()
-    return running
 
 
 @pytest.fixture
@@ -330,9 +318,7 @@ def test_message_whose_response_was_lost_is_found(
     )
 
 
-def test_lookup_takes_no_other_message_for_its_own(
-    account: Connected, sandbox: RunningSandbox, missed_call: Event
-) -> None:
+def test_lookup_takes_no_other_message_for_its_own(account: Connected, missed_call: Event) -> None:
     assert account.find("send_whatsapp", TEMPLATE, context=context(missed_call)) is None
     account.run("send_sms", {"body": RENDERED}, event=missed_call)
     account.run("send_whatsapp", TEMPLATE | {"variables": {"1": "Maya"}}, context=context(missed_call))

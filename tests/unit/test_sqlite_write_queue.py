@@ -41,15 +41,6 @@ def busy_writer(database: Path, work: str) -> Iterator[subprocess.Popen[bytes]]:
         process.communicate(timeout=10)
 
 
-def eventually_true(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.001)
-    return False
-
-
 def _longest_wait(queue: SqliteWriteQueue, times: int, work: Callable[[], None] = lambda: None) -> float:
     longest = 0.0
     for _ in range(times):
