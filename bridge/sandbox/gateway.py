@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from bridge.sandbox.faults import HANG_SECONDS, Fault, Faults
-from bridge.sandbox.hostile_responses import send_hostile
+from bridge.sandbox.hostile_responses import send_hostile, wait_for_disconnect
 from bridge.sandbox.provider import MockProvider, ProviderRequest
 
 MAX_REQUESTS = 100_000
@@ -161,7 +161,7 @@ class Gateway:
 
     async def _hang_until_disconnect(self, receive: Receive) -> None:
         waiters = [
-            asyncio.ensure_future(_wait_for_disconnect(receive)),
+            asyncio.ensure_future(wait_for_disconnect(receive)),
             asyncio.ensure_future(self.stopping.wait()),
         ]
         await asyncio.wait(waiters, timeout=HANG_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -222,12 +222,7 @@ def _redacted(headers: Headers) -> dict[str, str]:
     }
 
 
-async def _wait_for_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
 async def _abort_connection(scope: Scope, receive: Receive) -> None:
     """Close the TCP connection without a response. Return when it is closed."""
     scope["state"]["transport"].abort()
-    await _wait_for_disconnect(receive)
+    await wait_for_disconnect(receive)

@@ -167,7 +167,7 @@ class Heppu(HeppuRequests):
         body = self._json_object(request)
         for name in sorted(set(body) - _SCHEDULE_FIELDS):
             raise self._invalid_field(name, "unknown field")
-        agent = self._parse_agent_id(body.get("agentId"), "agentId")
+        agent = self._parse_agent_id(body.get("agentId"))
         phone = body.get("contactPhone")
         if not isinstance(phone, str) or not _E164.fullmatch(phone):
             raise self._invalid_field("contactPhone", "must be a phone number in E.164 format")
@@ -194,38 +194,31 @@ class Heppu(HeppuRequests):
     def _list_calls(self, request: ProviderRequest) -> Response:
         query = request.query
         limit, offset = self._limit_and_offset(request)
-        calls = self.calls
-        if query.get("agentId"):
-            calls = [
-                call for call in calls if call.agent_id == self._parse_agent_id(query["agentId"], "agentId")
-            ]
-        if query.get("status"):
-            if query["status"] not in CALL_STATUSES:
-                raise self._invalid_field("status", "unknown status", 400)
-            calls = [call for call in calls if call.status == query["status"]]
-        if query.get("direction"):
-            if query["direction"] not in ("inbound", "outbound"):
-                raise self._invalid_field("direction", "must be inbound or outbound", 400)
-            calls = [call for call in calls if call.direction == query["direction"]]
-        if query.get("phoneNumber"):
-            calls = [
-                call
-                for call in calls
-                if query["phoneNumber"] in (call.contact_phone, call.request.get("callerId"))
-            ]
+        agent_id = self._parse_agent_id(query["agentId"]) if query.get("agentId") else None
+        status, direction, phone = (
+            query.get(name) or None for name in ("status", "direction", "phoneNumber")
+        )
+        if status is not None and status not in CALL_STATUSES:
+            raise self._invalid_field("status", "unknown status", 400)
+        if direction not in (None, "inbound", "outbound"):
+            raise self._invalid_field("direction", "must be inbound or outbound", 400)
         start = self._parse_timestamp(query.get("startDate"), "startDate")
         end = self._parse_timestamp(query.get("endDate"), "endDate")
-        calls = [
-            call
-            for call in calls
-            if (not start or call.created_at >= start) and (not end or call.created_at <= end)
-        ]
         sort_by = query.get("sortBy", "createdAt")
         sort_order = query.get("sortOrder", "desc")
         if sort_by not in ("createdAt", "scheduledAt") or sort_order not in ("asc", "desc"):
             raise self._invalid_field("sortBy", "unknown order", 400)
-        lag = self.faults.lag(self.name)
-        calls = [call for call in calls if (self.now() - call.created_at).total_seconds() >= lag]
+        latest = self.now() - timedelta(seconds=self.faults.lag(self.name))
+        calls = [
+            call
+            for call in self.calls
+            if agent_id in (None, call.agent_id)
+            and status in (None, call.status)
+            and direction in (None, call.direction)
+            and phone in (None, call.contact_phone, call.request.get("callerId"))
+            and (start or call.created_at) <= call.created_at <= (end or call.created_at)
+            and call.created_at <= latest
+        ]
         calls.sort(
             key=lambda call: (
                 call.created_at if sort_by == "createdAt" else call.scheduled_at or call.created_at

@@ -94,11 +94,11 @@ class HeppuRequests(MockProvider):
             self.error_response(status, f"{name}: {reason}", {"field": name, "reason": reason})
         )
 
-    def _parse_agent_id(self, value: Any, name: str) -> str:
+    def _parse_agent_id(self, value: Any) -> str:
         try:
             return str(uuid.UUID(value))
         except (ValueError, AttributeError, TypeError):
-            raise self._invalid_field(name, "Invalid agent ID format") from None
+            raise self._invalid_field("agentId", "Invalid agent ID format") from None
 
     def _optional_string(self, value: Any, name: str) -> str | None:
         if value is not None and (not isinstance(value, str) or not value):

@@ -23,7 +23,7 @@ async def send_hostile(
     kind: HostileResponse, status: int, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Send such a response until it is complete or the client disconnects, and close the connection."""
-    disconnected = asyncio.ensure_future(_wait_for_disconnect(receive))
+    disconnected = asyncio.ensure_future(wait_for_disconnect(receive))
     try:
         if kind == "drips_headers":
             transport = scope["state"]["transport"]
@@ -86,6 +86,7 @@ def _gzip_bomb() -> bytes:
     return first + other * 1023
 
 
-async def _wait_for_disconnect(receive: Receive) -> None:
+async def wait_for_disconnect(receive: Receive) -> None:
+    """Return when the client has disconnected."""
     while (await receive())["type"] != "http.disconnect":
         pass

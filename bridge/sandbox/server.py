@@ -48,11 +48,11 @@ class RunningSandbox:
 
     def __init__(
         self,
-        port: int = 0,
-        smtp_port: int = 0,
+        port: int,
+        smtp_port: int,
         *,
-        clock: Clock | None = None,
-        tls: ssl.SSLContext | None = None,
+        clock: Clock | None,
+        tls: ssl.SSLContext | None,
     ) -> None:
         self.clock = clock = clock or Clock()
         self._faults = Faults()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import ge, gt, le, lt
 from typing import Any
 
 from bridge.sandbox.hubspot.crm import Crm, CrmObject
@@ -173,11 +174,8 @@ def _string_list_operand(item: dict[str, Any], name: str) -> list[str]:
 
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    "LT": lambda a, b: a < b,
-    "LTE": lambda a, b: a <= b,
-    "GT": lambda a, b: a > b,
-    "GTE": lambda a, b: a >= b,
-}
+    "LT": lt, "LTE": le, "GT": gt, "GTE": ge,
+}  # fmt: skip
 
 
 def _sort_key(definition: PropertyDefinition) -> Callable[[str], Any]:

@@ -415,14 +415,14 @@ def _indexed_values(path: list[Field], values: set[Any]) -> tuple[Field, frozens
     return (path[0], frozenset(values)) if len(path) == 1 and path[0].indexed and None not in values else None
 
 
-def _unquote(text: str, escapes: Mapping[str, str] = _ESCAPES) -> str:
+def _unquote(text: str) -> str:
     def unescape(match: re.Match[str]) -> str:
-        if match[1] not in escapes:
+        if match[1] not in _ESCAPES:
             raise api_error(
                 "MALFORMED_QUERY",
                 f"Invalid string literal '{text[1:-1]}'. Illegal character sequence '{match[0]}'",
             )
-        return escapes[match[1]]
+        return _ESCAPES[match[1]]
 
     return re.sub(r"\\(.)", unescape, text[1:-1], flags=re.DOTALL)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from bridge.sandbox.zendesk.errors import invalid
@@ -58,7 +58,7 @@ def _voice_event(voice: Any) -> Record:
 
 def apply_values(
     ticket: Record, values: Record, setup: Mapping[str, list[Record]], users: Mapping[int, Record]
-) -> Iterator[Record]:
+) -> list[Record]:
     """Change a ticket and return the changes as events of an audit. Raise ProviderError for an invalid value.
 
     A custom field that does not exist is ignored, as Zendesk does.
@@ -95,13 +95,11 @@ def apply_values(
             raise invalid("external_id", "External: is too long", "TooLong")
         ticket["external_id"] = external_id
     ticket["custom_fields"] = _custom_fields(ticket["custom_fields"], values.get("custom_fields"), setup)
-    return iter(
-        [
-            {"type": "Change", "field_name": name, "value": ticket[name], "previous_value": before[name]}
-            for name in ticket
-            if ticket[name] != before.get(name)
-        ]
-    )
+    return [
+        {"type": "Change", "field_name": name, "value": ticket[name], "previous_value": before[name]}
+        for name in ticket
+        if ticket[name] != before.get(name)
+    ]
 
 
 def _custom_fields(current: list[Record], changes: Any, setup: Mapping[str, list[Record]]) -> list[Record]:

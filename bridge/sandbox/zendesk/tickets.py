@@ -158,7 +158,7 @@ class TicketApi(UserApi):
                 {"error": "UpdateConflict", "description": "Safe Update prevented the ticket update"}, 409
             )
         changed = dict(ticket)
-        events: list[Record] = list(apply_values(changed, values, self.setup, self.users))
+        events = apply_values(changed, values, self.setup, self.users)
         comment = comment_event(values)
         if comment is not None:
             events.insert(0, comment)
