@@ -231,12 +231,9 @@ class _ContactLookup:
         return [
             item
             for item in items
-            if (address := item.query.address(kind))
+            if item.query.address(kind)
             and item.query.key(kind) not in self._found
-            and not any(
-                record and record.match and record.match.has_address(kind, address)
-                for record in (self._candidate(item, "email"),)
-            )
+            and not self._is_of_email_record(item, kind)
         ]
 
     def _candidate(self, item: Resolution, kind: AddressKind) -> _Candidate | None:
@@ -247,8 +244,12 @@ class _ContactLookup:
         by_email, by_phone = self._candidate(item, "email"), self._candidate(item, "phone")
         if not (by_email and by_phone) or by_email.id == by_phone.id:
             return False
-        phone = item.query.phone or ""
-        return not (by_email.match and by_email.match.has_address("phone", phone))
+        return not self._is_of_email_record(item, "phone")
+
+    def _is_of_email_record(self, item: Resolution, kind: AddressKind) -> bool:
+        """Return whether the record that has the item's email address has its address of this kind as well."""
+        by_email, address = self._candidate(item, "email"), item.query.address(kind)
+        return bool(by_email and by_email.match and address and by_email.match.has_address(kind, address))
 
     def _search(
         self,
@@ -369,26 +370,10 @@ class _ContactLookup:
         """Cache the record of every address, and the absence of those that no record has."""
         not_found: dict[str, str] = {}
         for item in items:
-            contact = item.contact
-            if contact is None:
+            if isinstance(item.contact, ContactRef):
+                self._learn_addresses(item, item.contact)
+            elif item.contact is None:
                 not_found |= dict.fromkeys(item.query.keys, "")
-            if not isinstance(contact, ContactRef):
-                continue
-            is_shared = item.is_pair or is_second_person(item.query, item.profile)
-            candidates = [self._candidate(item, kind) for kind, _ in item.query.addresses]
-            matches = [record.match for record in candidates if record and record.match]
-            for (kind, address), record in zip(item.query.addresses, candidates, strict=True):
-                owner = next((match for match in matches if match.has_address(kind, address)), None)
-                if owner:
-                    self._learned_ids[item.query.key(kind)] = owner.id
-                    if zone := residence_time_zone(owner.zone):
-                        self._learned_zones[address] = zone
-                elif record is None and not is_shared:
-                    self._learned_ids[item.query.key(kind)] = contact.id
-                    if not contact.created:
-                        self._learned_links[item.query.link_key(kind)] = contact.id
-            if is_shared and item.query.pair_key and not contact.cached:
-                self._learned_ids[item.query.pair_key] = contact.id
         if self._learned_ids:
             self._cache.remember(self._learned_ids)
         if self._learned_links:
@@ -399,6 +384,24 @@ class _ContactLookup:
             self._cache.remember_zones(self._learned_zones)
         if not_found:
             self._cache.remember(not_found, NOT_FOUND_TTL)
+
+    def _learn_addresses(self, item: Resolution, contact: ContactRef) -> None:
+        query = item.query
+        is_shared = item.is_pair or is_second_person(query, item.profile)
+        candidates = [self._candidate(item, kind) for kind, _ in query.addresses]
+        matches = [record.match for record in candidates if record and record.match]
+        for (kind, address), record in zip(query.addresses, candidates, strict=True):
+            owner = next((match for match in matches if match.has_address(kind, address)), None)
+            if owner:
+                self._learned_ids[query.key(kind)] = owner.id
+                if zone := residence_time_zone(owner.zone):
+                    self._learned_zones[address] = zone
+            elif record is None and not is_shared:
+                self._learned_ids[query.key(kind)] = contact.id
+                if not contact.created:
+                    self._learned_links[query.link_key(kind)] = contact.id
+        if is_shared and query.pair_key and not contact.cached:
+            self._learned_ids[query.pair_key] = contact.id
 
 
 def _activity(match: ContactMatch) -> tuple[tuple[str, ...], str]:

@@ -82,8 +82,6 @@ class QuietHours:
         return set(self.week) == {NO_WINDOW} and self.holidays in (None, NO_WINDOW)
 
 
-def every_day(
-    window: QuietWindow, setting: str = "messaging.quiet_hours", holidays: QuietWindow | None = None
-) -> Mapping[Channel, QuietHours]:
+def every_day(window: QuietWindow, setting: str = "messaging.quiet_hours") -> Mapping[Channel, QuietHours]:
     """Return quiet hours that are the same for every channel and on every day of the week."""
-    return dict.fromkeys(CHANNELS, QuietHours((window,) * len(DAYS), holidays, setting))
+    return dict.fromkeys(CHANNELS, QuietHours((window,) * len(DAYS), setting=setting))

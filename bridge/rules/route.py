@@ -215,16 +215,9 @@ def _plan_step(step: Step, step_index: int, plan: _PlanContext, context: Templat
         params[str(action.recipient)] = recipient
     if validated and action.channel and not recipient:
         error = _recipient_problem(action, validated, plan)
-    key = ""
-    try:
-        key = (
-            str(step.idempotency_key(context))
-            if callable(step.idempotency_key)
-            else step.idempotency_key or ""
-        )
-    except RenderError as render_error:
-        error = error or f"`idempotency_key`: {render_error}"
-    unread = sorted(context[UNREAD]) if context[UNREAD] else []
+    key, no_key = _own_key(step, context)
+    error = error or no_key
+    unread = sorted(context[UNREAD])
     if error:
         error = "; ".join([error, *(reason for reason in unread if reason not in error)])
     more_recipients = _more_recipients(step, params, recipient) if step.internal else ()
@@ -314,6 +307,16 @@ def _choose_connection(step: Step, context: TemplateContext) -> tuple[str, str |
     return step.connections[
         0
     ], f"`connection`: no entry for {'.'.join(choice.by)} ({shown}), and no `default`"
+
+
+def _own_key(step: Step, context: TemplateContext) -> tuple[str, str | None]:
+    """Return `idempotency_key` of a step for an event, and the error if it cannot be rendered."""
+    if not callable(step.idempotency_key):
+        return step.idempotency_key or "", None
+    try:
+        return str(step.idempotency_key(context)), None
+    except RenderError as error:
+        return "", f"`idempotency_key`: {error}"
 
 
 def _idempotency_key(

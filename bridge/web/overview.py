@@ -148,7 +148,7 @@ def strip_cells(
     attempts: Sequence[Attempts],
     pauses: Sequence[PastPause],
     now: datetime,
-    zone: tzinfo = UTC,
+    zone: tzinfo,
 ) -> list[StripCell]:
     """Return the cells of a connection's strip: what it did in each period, and whether it was paused."""
     own = [item for item in pauses if item.connection in (connection, "*")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from typing import Final, Literal
 
 from bridge.connector.provider_records import provider_label
@@ -17,7 +17,7 @@ from bridge.store.connection_history import MAX_WAITING, ConnectionOverview, Pas
 from bridge.store.overview import MAX_FAILURES, SIGNATURE_PROBLEMS, OpenTasks, Vitals
 from bridge.store.pauses import ALL_CONNECTIONS
 from bridge.web.labels import reason_label
-from bridge.web.times import relative_time
+from bridge.web.times import relative_time, short_time
 
 Kind = Literal["good", "wait", "warn", "bad"]
 
@@ -212,7 +212,7 @@ def _paused_line(item: ConnectionOverview, situation: Situation) -> Line | None:
     text = _BY_OPERATOR[pause.cause].format(name=provider_label(item.name))
     if item.current is not None:
         text += f" by {item.current.actor}" if item.current.actor else ""
-        text += f" since {clock_text(item.current.started_at, situation)}"
+        text += f" since {_time(item.current.started_at, situation)}"
     text += f": {pause.reason.rstrip('.')}" if pause.reason else ""
     kind: Kind = "warn" if pause.cause == PauseCause.OPERATOR else "bad"
     return Line(kind, f"{text}. {_waiting_text(item)}", f"connections/{item.name}", item.name)
@@ -226,7 +226,7 @@ def _recovering(situation: Situation) -> list[Line]:
             continue
         if item.current is None and pause.cause == PauseCause.RATE_LIMIT:
             continue  # a short pause, which is part of normal work
-        since = f" since {clock_text(item.current.started_at, situation)}" if item.current else ""
+        since = f" since {_time(item.current.started_at, situation)}" if item.current else ""
         until = _at(pause.until, situation) if pause.until else "by itself"
         text = _BY_ITSELF[pause.cause].format(name=provider_label(item.name), since=since, until=until)
         lines.append(Line("wait", f"{text} {_waiting_text(item)}", f"connections/{item.name}", item.name))
@@ -243,9 +243,9 @@ def _recovered(situation: Situation) -> list[str]:
     return [text for _, text in sorted(texts, reverse=True)[:MAX_RECOVERED]]
 
 
-def past_pause_text(item: PastPause, ended_at: datetime, now: datetime, zone: tzinfo = UTC) -> str:
+def past_pause_text(item: PastPause, ended_at: datetime, now: datetime, zone: tzinfo) -> str:
     """Return what a past pause was, and what became of the deliveries that waited."""
-    start, end = _clock(item.started_at, now, zone), _clock(ended_at, now, zone)
+    start, end = short_time(item.started_at, now, zone), short_time(ended_at, now, zone)
     what = _PAST.get(item.cause, "{name} was paused").format(name=provider_label(item.connection))
     text = f"{what} from {start} to {end} ({duration_text(ended_at - item.started_at)})."
     if not item.waited:
@@ -254,9 +254,7 @@ def past_pause_text(item: PastPause, ended_at: datetime, now: datetime, zone: tz
     if item.drained_at is None:
         return f"{text} {waited} waited and {'is' if is_one else 'are'} being sent."
     all_of_them = "it" if is_one else "all"
-    return (
-        f"{text} {waited} waited; {all_of_them} had been processed by {_clock(item.drained_at, now, zone)}."
-    )
+    return f"{text} {waited} waited; {all_of_them} had been processed by {short_time(item.drained_at, now, zone)}."
 
 
 def _waiting_text(item: ConnectionOverview) -> str:
@@ -268,20 +266,14 @@ def _waiting_text(item: ConnectionOverview) -> str:
     )
 
 
-def clock_text(value: datetime, situation: Situation) -> str:
-    """Return a time of the day in the reader's zone, with the date if it is not today."""
-    return _clock(value, situation.now, situation.zone)
+def _time(value: datetime, situation: Situation) -> str:
+    return short_time(value, situation.now, situation.zone)
 
 
 def _at(value: datetime, situation: Situation) -> str:
     """Return when something happens: `at 14:03`, `on 28 Nov at 14:03`."""
-    day, _, clock = clock_text(value, situation).rpartition(" ")
+    day, _, clock = _time(value, situation).rpartition(" ")
     return f"on {day} at {clock}" if day else f"at {clock}"
-
-
-def _clock(value: datetime, now: datetime, zone: tzinfo) -> str:
-    local = value.astimezone(zone)
-    return f"{local:%H:%M}" if local.date() == now.astimezone(zone).date() else f"{local:%d %b %H:%M}"
 
 
 def duration_text(duration: timedelta) -> str:
@@ -299,12 +291,10 @@ def counted(number: int, noun: str) -> str:
 
 
 def _failures(number: int) -> str:
-    if number > MAX_FAILURES:
-        return f"More than {MAX_FAILURES:,} deliveries"
-    return f"{number:,} {'delivery' if number == 1 else 'deliveries'}"
+    return _capped(number, MAX_FAILURES).capitalize()
 
 
-def _capped(number: int) -> str:
-    if number > MAX_WAITING:
-        return f"more than {MAX_WAITING:,} deliveries"
+def _capped(number: int, maximum: int = MAX_WAITING) -> str:
+    if number > maximum:
+        return f"more than {maximum:,} deliveries"
     return f"{number:,} {'delivery' if number == 1 else 'deliveries'}"

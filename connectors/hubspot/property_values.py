@@ -51,7 +51,7 @@ class FittedProperties:
 
 
 def fit_properties(
-    account: Account, kind: str, values: Mapping[str, Any], context: Context | None = None
+    account: Account, kind: str, values: Mapping[str, Any], context: Context
 ) -> FittedProperties:
     """Return the values that fit the account's properties of an object type, as HubSpot takes them.
 
@@ -61,7 +61,7 @@ def fit_properties(
     fitted = FittedProperties()
     values = {name: value for name, value in values.items() if value is not None}
     definitions = _definitions(account, kind) if values.keys() - {OWNER_PROPERTY} else {}
-    zone = context.contact.time_zone if context else None
+    zone = context.contact.time_zone
     for name, value in values.items():
         if name == OWNER_PROPERTY:
             is_address = isinstance(value, str) and "@" in value

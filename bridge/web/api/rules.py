@@ -13,7 +13,7 @@ from bridge.store.rule_deliveries import CancelledDeliveries, ChangeKind
 from bridge.store.rule_versions import list_versions, show_version
 from bridge.web.api.endpoint import Call, Resource
 from bridge.web.api.records import PageOf, record
-from bridge.web.query_params import PageQuery, Text
+from bridge.web.query_params import AnyPageQuery
 from bridge.web.rules_report import rule_report, rules_report
 from bridge.web.validation import Parameters
 
@@ -181,12 +181,6 @@ class Version(TypedDict):
     text: str
 
 
-class VersionsQuery(PageQuery):
-    """Query parameters of the versions."""
-
-    cursor: Text | None = Field(None, description="The `next_cursor` of the previous page.")
-
-
 @RULES.get("/rules", response=RulesReport)
 def get_rules(call: Call) -> Any:
     """Get the active rules with what each did, and the diagnostics of the file."""
@@ -194,7 +188,7 @@ def get_rules(call: Call) -> Any:
 
 
 @RULES.get("/rules/versions", response=PageOf[VersionSummary])
-def list_rules_versions(call: Call, query: VersionsQuery) -> Any:
+def list_rules_versions(call: Call, query: AnyPageQuery) -> Any:
     """List the versions of the rules that routed events, newest first."""
     items, next_cursor = list_versions(call.database, limit=query.limit, cursor=query.cursor)
     return {"items": items, "next_cursor": next_cursor}
