@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from bench.databases import BridgeDatabase
 from bench.rows import row
-from bench.stored_events import fill
+from bench.stored_events import fill, signed_events
+from bridge.signing import read_event
 from bridge.store.database import Database
 from tests.integration.engine import Engine
 from tests.sqlite import create_sqlite
@@ -58,6 +60,13 @@ def test_filled_database_is_as_a_service_leaves_it(tmp_path: Path) -> None:
     assert stored.row("SELECT count(*) FROM attempts") == (300,)
     assert stored.row("SELECT sum(total) FROM hourly_counts WHERE kind = 'event'")[0] > 300
     assert stored.row(f"SELECT count(*) FROM deliveries WHERE id = '{later}'") == (1,)
+
+
+def test_people_of_the_events_have_names() -> None:
+    bodies = [line.split(" ", 2)[2].encode() for line in signed_events()]
+    events = [read_event(body, datetime.now(UTC)) for body in bodies]
+    assert {field for event in events for field in event.unreadable_fields} == set()
+    assert len({event.contact.name for event in events}) > 200
 
 
 @pytest.mark.parametrize(
