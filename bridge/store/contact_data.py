@@ -6,7 +6,7 @@ everything that is stored, a part at a time, so that no transaction is long.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import timedelta
 from typing import Final
 
@@ -121,10 +121,19 @@ def _search(database: Database, address: str) -> Callable[[bytes | None], bool]:
     is_email, country = "@" in address, database.default_country
     spellings = email_spellings(address) if is_email else {address, *national_forms(address)}
     forms = [spelling.encode() for spelling in sorted(spellings)]
+    part = common_part(forms)
 
     def mentions(body: bytes | None) -> bool:
-        if body is None or not any(form in body for form in forms):
+        if body is None or part not in body or not any(form in body for form in forms):
             return False
         return is_email or contains_number(body.decode("utf-8", "replace"), address, country)
 
     return mentions
+
+
+def common_part(forms: Collection[bytes]) -> bytes:
+    """Return the longest text that all of these spellings contain, so that one search rules out most bodies."""
+    first = min(forms, key=len)
+    starts = reversed(range(len(first)))  # of two as long, the last: area codes are frequent
+    parts = (first[start:end] for start in starts for end in range(start + 1, len(first) + 1))
+    return max((part for part in parts if all(part in form for form in forms)), key=len, default=b"")
