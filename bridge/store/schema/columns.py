@@ -1,12 +1,13 @@
-"""Schema: what all tables share: their `MetaData`, the type of instants, and descriptions."""
+"""Schema: what all tables share: their `MetaData`, the type of instants, indexes, and descriptions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, Dialect, MetaData, TypeDecorator
+from sqlalchemy import BigInteger, Connection, Dialect, Index, MetaData, TypeDecorator, event, text
+from sqlalchemy.sql.elements import TextClause
 
 metadata = MetaData()
 
@@ -37,6 +38,31 @@ class Instant(TypeDecorator[datetime]):
 def _instant(value: int | None) -> datetime | None:
     """Return a stored instant as a datetime in UTC."""
     return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+def index(
+    name: str,
+    *columns: str | TextClause,
+    where: str | None = None,
+    prefixes_of: Sequence[str] = (),
+    unique: bool = False,
+) -> Index:
+    """Return an index of the rows that meet the condition `where`, or of all rows.
+
+    On PostgreSQL, it also finds prefixes of the columns `prefixes_of`, whatever the collation, as it does on SQLite.
+    """
+    condition = None if where is None else text(where)
+    postgresql = {"where": condition, "ops": dict.fromkeys(prefixes_of, "text_pattern_ops")}
+    return Index(name, *columns, unique=unique, sqlite_where=condition, info={"postgresql": postgresql})
+
+
+@event.listens_for(metadata, "before_create")
+def _add_postgresql_options(_: MetaData, conn: Connection, **__: object) -> None:
+    """Set the options of the indexes on PostgreSQL. If they named them, they would load its dialect on SQLite, too."""
+    if conn.dialect.name == "postgresql":
+        for created in (created for table in metadata.tables.values() for created in table.indexes):
+            for option, value in created.info["postgresql"].items():
+                created.dialect_kwargs[f"postgresql_{option}"] = value
 
 
 def doc(text: str) -> dict[str, str]:

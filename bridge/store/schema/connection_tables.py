@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, Table, Text, text
+from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, Table, Text
 
-from bridge.store.schema.columns import Instant, doc, metadata
+from bridge.store.schema.columns import Instant, doc, index, metadata
 
 connections = Table(
     "connections",
@@ -70,9 +70,8 @@ connection_pauses = Table(
     Column("waited", Integer, info=doc("Due deliveries that waited when the pause ended, at most 10,001.")),
     Column("drained_at", Instant,
            info=doc("When the last of the deliveries that waited was attempted or rescheduled.")),
-    Index("connection_pauses_started", "started_at"),
-    Index("connection_pauses_current", "connection", sqlite_where=text("drained_at IS NULL"),
-          postgresql_where=text("drained_at IS NULL")),
+    index("connection_pauses_started", "started_at"),
+    index("connection_pauses_current", "connection", where="drained_at IS NULL"),
     info=doc("Pauses of connections, present and past, so that an outage stays visible after it."),
 )  # fmt: skip
 
@@ -86,7 +85,7 @@ connection_stats = Table(
            info=doc("Attempts that failed because of the provider, the network or the account.")),
     Column("rejected", Integer, nullable=False, default=0, info=doc("Attempts whose content the provider rejected.")),
     Column("milliseconds", BigInteger, nullable=False, default=0, info=doc("Total duration of the attempts.")),
-    Index("connection_stats_started", "started_at"),
+    index("connection_stats_started", "started_at"),
     info=doc("Number and duration of the attempts per connection, in periods of 5 minutes."),
 )  # fmt: skip
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Index, Table, Text, text
+from sqlalchemy import Column, Table, Text
 
-from bridge.store.schema.columns import Instant, doc, metadata
+from bridge.store.schema.columns import Instant, doc, index, metadata
 
 contact_cache = Table(
     "contact_cache",
@@ -21,7 +21,7 @@ contact_cache = Table(
                     "record, the IDs of the records that belong to it. Empty: the provider does not know the "
                     "contact.")),
     Column("expires_at", Instant, nullable=False, info=doc("When the entry expires.")),
-    Index("contact_cache_expires", "expires_at"),
+    index("contact_cache_expires", "expires_at"),
     info=doc("Contacts found at providers: external IDs, time zones and opt-out flags by phone number or email "
               "address, for a limited time."),
 )  # fmt: skip
@@ -38,8 +38,8 @@ possible_duplicates = Table(
     Column("found_at", Instant, nullable=False, info=doc("When the pair was found.")),
     Column("last_seen_at", Instant, nullable=False, info=doc("When a delivery last led to the pair.")),
     Column("dismissed_at", Instant, info=doc("When an operator dismissed the pair. Null if it is listed.")),
-    Index("possible_duplicates_pair", "connection", "first_record", "second_record", unique=True),
-    Index("possible_duplicates_last_seen", "last_seen_at"),
+    index("possible_duplicates_pair", "connection", "first_record", "second_record", unique=True),
+    index("possible_duplicates_last_seen", "last_seen_at"),
     info=doc("Pairs of CRM records that may be the same person, once per pair and connection."),
 )  # fmt: skip
 
@@ -58,8 +58,7 @@ opt_outs = Table(
     Column("actor", Text,
            info=doc("The operator who made the last change. Null if the recipient or a provider made it.")),
     Column("reason", Text, info=doc("The operator's reason, such as `our DNC list 2026-11`.")),
-    Index("opt_outs_id", "id", sqlite_where=text("opted_out_at IS NOT NULL"),
-          postgresql_where=text("opted_out_at IS NOT NULL")),
+    index("opt_outs_id", "id", where="opted_out_at IS NOT NULL"),
     info=doc("Recipients who opted out of a channel, and those who opted in again."),
 )  # fmt: skip
 
@@ -73,7 +72,7 @@ undeliverable_addresses = Table(
     Column("until", Instant, nullable=False, info=doc("When messages are tried again; then the row is deleted.")),
     Column("source", Text, nullable=False, info=doc("The connection that reported it.")),
     Column("detail", Text, nullable=False, info=doc("What the provider reported.")),
-    Index("undeliverable_addresses_until", "until"),
+    index("undeliverable_addresses_until", "until"),
     info=doc("Addresses to which messages cannot be delivered (a dead mailbox, a landline), for 90 days."),
 )  # fmt: skip
 
@@ -85,7 +84,7 @@ opt_out_queries = Table(
            info=doc("The message that waits for the answer: `deliveries.id`.")),
     Column("asked_at", Instant, nullable=False, info=doc("When the message started to wait.")),
     Column("run_at", Instant, nullable=False, info=doc("When the CRM is asked next.")),
-    Index("opt_out_queries_due", "connection", "run_at"),
+    index("opt_out_queries_due", "connection", "run_at"),
     info=doc("Messages that wait until a CRM has said whether the contact has an opt-out flag. The answers are in "
               "`contact_cache`."),
 )  # fmt: skip

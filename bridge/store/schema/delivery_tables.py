@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, Table, Text, text
+from sqlalchemy import Boolean, Column, ForeignKey, Integer, Table, Text, text
 
-from bridge.store.schema.columns import Instant, doc, metadata
+from bridge.store.schema.columns import Instant, doc, index, metadata
 from bridge.store.sealing import SealedText
 
 _IS_PENDING = "state IN ('pending', 'retrying')"
@@ -90,36 +90,27 @@ deliveries = Table(
     Column("finished_at", Instant, info=doc("When the delivery reached its final state.")),
     Column("dismissed_at", Instant,
            info=doc("When an operator dismissed the failed delivery. Null if it still needs attention.")),
-    Index("deliveries_due", "connection", "run_at", sqlite_where=text(_IS_PENDING),
-          postgresql_where=text(_IS_PENDING)),
-    Index("deliveries_due_alerts", "connection", "run_at", sqlite_where=text(_IS_PENDING_ALERT),
-          postgresql_where=text(_IS_PENDING_ALERT)),
-    Index("deliveries_concurrency_key", "concurrency_key", unique=True,
-          sqlite_where=text("state = 'running' AND concurrency_key IS NOT NULL"),
-          postgresql_where=text("state = 'running' AND concurrency_key IS NOT NULL")),
-    Index("deliveries_lease", "lease_expires_at", sqlite_where=text("state = 'running'"),
-          postgresql_where=text("state = 'running'")),
-    Index("deliveries_possibly_sent", "recipient", "channel", "possibly_sent_at",
-          sqlite_where=text("possibly_sent_at IS NOT NULL"), postgresql_where=text("possibly_sent_at IS NOT NULL")),
-    Index("deliveries_contact", "contact", "rule"),
-    Index("deliveries_conversation", "conversation", "rule"),
-    Index("deliveries_follow_up", "id", sqlite_where=text("needs_follow_up"),
-          postgresql_where=text("needs_follow_up")),
-    Index("deliveries_event", "event_id"),
-    Index("deliveries_external_id", "external_id", sqlite_where=text("external_id IS NOT NULL"),
-          postgresql_where=text("external_id IS NOT NULL")),
-    Index("deliveries_state", "state", "created_at"),
+    index("deliveries_due", "connection", "run_at", where=_IS_PENDING),
+    index("deliveries_due_alerts", "connection", "run_at", where=_IS_PENDING_ALERT),
+    index("deliveries_concurrency_key", "concurrency_key", unique=True,
+          where="state = 'running' AND concurrency_key IS NOT NULL"),
+    index("deliveries_lease", "lease_expires_at", where="state = 'running'"),
+    index("deliveries_possibly_sent", "recipient", "channel", "possibly_sent_at",
+          where="possibly_sent_at IS NOT NULL"),
+    index("deliveries_contact", "contact", "rule"),
+    index("deliveries_conversation", "conversation", "rule"),
+    index("deliveries_follow_up", "id", where="needs_follow_up"),
+    index("deliveries_event", "event_id"),
+    index("deliveries_external_id", "external_id", where="external_id IS NOT NULL"),
+    index("deliveries_state", "state", "created_at"),
     # Lists of one rule or connection, newest first: `bridge.store.delivery_list`.
-    Index("deliveries_rule", "rule", "created_at"),
-    Index("deliveries_connection", "connection", "created_at"),
-    Index("deliveries_finished", "finished_at", sqlite_where=text("finished_at IS NOT NULL"),
-          postgresql_where=text("finished_at IS NOT NULL")),
+    index("deliveries_rule", "rule", "created_at"),
+    index("deliveries_connection", "connection", "created_at"),
+    index("deliveries_finished", "finished_at", where="finished_at IS NOT NULL"),
     # What is left to prune, so that pruning does not read what it has pruned: `bridge.store.retention`.
-    Index("deliveries_unpruned", "finished_at", sqlite_where=text(HAS_PARAMS), postgresql_where=text(HAS_PARAMS)),
-    Index("deliveries_kept_recipient", "possibly_sent_at", sqlite_where=text(KEEPS_RECIPIENT),
-          postgresql_where=text(KEEPS_RECIPIENT)),
-    Index("deliveries_kept_contact", "possibly_sent_at", sqlite_where=text(KEEPS_CONTACT),
-          postgresql_where=text(KEEPS_CONTACT)),
+    index("deliveries_unpruned", "finished_at", where=HAS_PARAMS),
+    index("deliveries_kept_recipient", "possibly_sent_at", where=KEEPS_RECIPIENT),
+    index("deliveries_kept_contact", "possibly_sent_at", where=KEEPS_CONTACT),
     info=doc("One action of one rule for one event: the unit of retry. Follow-ups are deliveries as "
               "well."),
 )  # fmt: skip
@@ -158,8 +149,8 @@ action_steps = Table(
     Column("finished_at", Instant,
            info=doc("When its value was recorded. Null if it is not known whether it took effect.")),
     Column("value", SealedText, info=doc("What the step returned, such as the ID of a record. Encrypted at rest.")),
-    Index("action_steps_delivery", "delivery_id"),
-    Index("action_steps_key", "idempotency_key"),
+    index("action_steps_delivery", "delivery_id"),
+    index("action_steps_key", "idempotency_key"),
     info=doc("Writes of actions that make several: one row per step, written before and after it."),
 )  # fmt: skip
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Index, Integer, LargeBinary, Table, Text, text
+from sqlalchemy import Boolean, Column, Integer, LargeBinary, Table, Text, text
 
-from bridge.store.schema.columns import Instant, doc, metadata
+from bridge.store.schema.columns import Instant, doc, index, metadata
 from bridge.store.sealing import SealedBody, SealedBytes, SealedText
 
 PHONE_ENDING = " || ".join(f"substr(phone, length(phone) - {place}, 1)" for place in range(4))
@@ -65,32 +65,22 @@ events = Table(
     Column("packed_trace", SealedBytes,
            info=doc("The evaluation of the rules for this type of event, as JSON, compressed if it is long. Null once "
                     "pruned or erased.")),
-    Index("events_unrouted", "received_at", sqlite_where=text("routed_at IS NULL"),
-          postgresql_where=text("routed_at IS NULL")),
-    # On PostgreSQL, the indexes with text_pattern_ops find prefixes as well, whatever the collation.
-    Index("events_conversation", "conversation_id", postgresql_ops={"conversation_id": "text_pattern_ops"}),
+    index("events_unrouted", "received_at", where="routed_at IS NULL"),
+    index("events_conversation", "conversation_id", prefixes_of=["conversation_id"]),
     # Each index also leads from an address to those that occur with it: `bridge.store.contact_links`.
-    Index("events_phone", "phone", "email", sqlite_where=text("phone IS NOT NULL"),
-          postgresql_where=text("phone IS NOT NULL"), postgresql_ops={"phone": "text_pattern_ops"}),
-    Index("events_email", "email", "phone", sqlite_where=text("email IS NOT NULL"),
-          postgresql_where=text("email IS NOT NULL"), postgresql_ops={"email": "text_pattern_ops"}),
-    Index("events_received", "received_at"),
+    index("events_phone", "phone", "email", where="phone IS NOT NULL", prefixes_of=["phone"]),
+    index("events_email", "email", "phone", where="email IS NOT NULL", prefixes_of=["email"]),
+    index("events_received", "received_at"),
     # Routed events only: an event enters the index when it is routed, not while Heppu waits for the response.
-    Index("events_phone_ending", text(f"({PHONE_ENDING})"), "phone", sqlite_where=text(_HAS_ENDING),
-          postgresql_where=text(_HAS_ENDING)),
-    Index("events_contact_name", "contact_name", sqlite_where=text("contact_name IS NOT NULL"),
-          postgresql_where=text("contact_name IS NOT NULL"), postgresql_ops={"contact_name": "text_pattern_ops"}),
-    Index("events_contact_sort_name", "contact_sort_name", sqlite_where=text("contact_sort_name IS NOT NULL"),
-          postgresql_where=text("contact_sort_name IS NOT NULL"),
-          postgresql_ops={"contact_sort_name": "text_pattern_ops"}),
-    Index("events_type", "type", "received_at", sqlite_where=text(_IS_ROUTED), postgresql_where=text(_IS_ROUTED)),
-    Index("events_unpruned", "received_at", sqlite_where=text(IS_UNPRUNED), postgresql_where=text(IS_UNPRUNED)),
-    Index("events_reconciled", "received_at", sqlite_where=text("reconciled"),
-          postgresql_where=text("reconciled")),
-    Index("events_duplicate_of", "duplicate_of", sqlite_where=text("duplicate_of IS NOT NULL"),
-          postgresql_where=text("duplicate_of IS NOT NULL")),
-    Index("events_unreadable", "id", sqlite_where=text("unreadable IS NOT NULL"),
-          postgresql_where=text("unreadable IS NOT NULL")),
+    index("events_phone_ending", text(f"({PHONE_ENDING})"), "phone", where=_HAS_ENDING),
+    index("events_contact_name", "contact_name", where="contact_name IS NOT NULL", prefixes_of=["contact_name"]),
+    index("events_contact_sort_name", "contact_sort_name",
+          where="contact_sort_name IS NOT NULL", prefixes_of=["contact_sort_name"]),
+    index("events_type", "type", "received_at", where=_IS_ROUTED),
+    index("events_unpruned", "received_at", where=IS_UNPRUNED),
+    index("events_reconciled", "received_at", where="reconciled"),
+    index("events_duplicate_of", "duplicate_of", where="duplicate_of IS NOT NULL"),
+    index("events_unreadable", "id", where="unreadable IS NOT NULL"),
     info=doc("Accepted webhook events. A row is inserted once and later only marked as routed, pruned or "
               "erased."),
 )  # fmt: skip
@@ -127,9 +117,8 @@ conversation_details = Table(
     Column("attempts", Integer, nullable=False, info=doc("How often Heppu has been asked since `asked_at`.")),
     Column("fetched_at", Instant, info=doc("When Heppu has answered.")),
     Column("value", SealedText, info=doc("The details of the conversation as JSON, with its transcript, for a day.")),
-    Index("conversation_details_due", "run_at", sqlite_where=text("run_at IS NOT NULL"),
-          postgresql_where=text("run_at IS NOT NULL")),
-    Index("conversation_details_asked", "asked_at"),
+    index("conversation_details_due", "run_at", where="run_at IS NOT NULL"),
+    index("conversation_details_asked", "asked_at"),
     info=doc("Conversations whose details deliveries wait for, and the details that Heppu has returned."),
 )  # fmt: skip
 
@@ -147,6 +136,6 @@ rejected_requests = Table(
     Column("body", SealedBytes, info=doc("The body, if the signature is valid. Null once erased.")),
     Column("accepted_event_id", Text,
            info=doc("The event that an operator accepted the request as: `events.id`.")),
-    Index("rejected_requests_received", "received_at"),
+    index("rejected_requests_received", "received_at"),
     info=doc("Webhook requests that were not accepted as events, at most 10,000 and for at most 30 days."),
 )  # fmt: skip

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Index, Integer, Table, Text, text
+from sqlalchemy import Column, Integer, Table, Text
 
-from bridge.store.schema.columns import Instant, doc, metadata
+from bridge.store.schema.columns import Instant, doc, index, metadata
 
 _IS_COUNTED = "kind = 'counted'"
 
@@ -35,7 +35,7 @@ hourly_counts = Table(
                     "delivered. Otherwise empty.")),
     Column("total", Integer, nullable=False, info=doc("How many.")),
     Column("last_at", Instant, info=doc("When the last of them happened.")),
-    Index("hourly_counts_counted", "started_at", sqlite_where=text(_IS_COUNTED), postgresql_where=text(_IS_COUNTED)),
+    index("hourly_counts_counted", "started_at", where=_IS_COUNTED),
     info=doc("Counts per hour, for the overview. An hour is counted once, ten minutes after its end."),
 )  # fmt: skip
 
@@ -68,10 +68,10 @@ audit_log = Table(
     Column("part_of", Text,
            info=doc("The entry of an action on many deliveries of which this is a part: `audit_log.id`. Such entries "
                     "are shown with their delivery only.")),
-    Index("audit_log_created", "created_at"),
-    Index("audit_log_target", "target", "id"),
-    Index("audit_log_action", "action", "id"),
-    Index("audit_log_actor", "actor", "id"),
+    index("audit_log_created", "created_at"),
+    index("audit_log_target", "target", "id"),
+    index("audit_log_action", "action", "id"),
+    index("audit_log_actor", "actor", "id"),
     info=doc("What operators, recipients and the bridge itself did, one row per action and target, written in the "
               "transaction of the action."),
 )  # fmt: skip
