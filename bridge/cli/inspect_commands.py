@@ -122,11 +122,11 @@ def check_reason(reason: str | None) -> None:
 
 def addresses_of(contact: str | None, country: str | None) -> Collection[str]:
     """Return how the address of `--contact` is stored; empty without the option."""
+    if contact is None:
+        return ()
     from bridge.contacts.phone import phone_problem
     from bridge.store.contact_rows import stored_addresses
 
-    if contact is None:
-        return ()
     addresses = stored_addresses(contact, country)
     if not addresses:
         problem = "is not a valid email address" if "@" in contact else phone_problem(contact, country)

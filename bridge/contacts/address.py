@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bridge.contacts.email import normalize_email
-from bridge.contacts.phone import normalize_phone
 
 
 def normalize_address(text: str, country: str | None = None) -> str | None:
@@ -11,7 +10,12 @@ def normalize_address(text: str, country: str | None = None) -> str | None:
 
     National numbers are read as numbers of `country` (ISO 3166 code, BRIDGE_DEFAULT_COUNTRY).
     """
-    return normalize_email(text) if "@" in text else normalize_phone(text, country)
+    if "@" in text:
+        return normalize_email(text)
+    # Imported here, because it loads the numbering plans.
+    from bridge.contacts.phone import normalize_phone
+
+    return normalize_phone(text, country)
 
 
 def address_key(address: str) -> str:

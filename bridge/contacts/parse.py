@@ -10,7 +10,6 @@ from typing import Any, Final, NamedTuple
 from bridge.contacts.address import address_key
 from bridge.contacts.email import normalize_email
 from bridge.contacts.name import MAX_READ, PersonName, clean_name, is_name, is_placeholder, read_name
-from bridge.contacts.phone import is_withheld, normalize_phone, phone_problem
 from bridge.contacts.plain_text import MAX_NAME, is_plain_name
 from bridge.contacts.time_zone import residence_time_zone
 
@@ -134,6 +133,9 @@ def parse_contact(body: Mapping[str, Any], country: str | None = None) -> Parsed
 
     National phone numbers are read as numbers of `country` (ISO 3166 code, BRIDGE_DEFAULT_COUNTRY).
     """
+    # Imported here, because it loads the numbering plans, which lists of names do not need.
+    from bridge.contacts.phone import normalize_phone
+
     metadata, call = _object(body, "metadata"), _object(body, "callMetadata")
     customer, context = _object(call, "customer"), _object(call, "context")
     person = _read_person(metadata, call, customer)
@@ -174,6 +176,12 @@ def parse_contact(body: Mapping[str, Any], country: str | None = None) -> Parsed
     if person.name and not person.first_name and not person.last_name:
         unreadable += [_unplain(path) for path in _unplain_paths(body)[:1] if path not in _PATHS["company"]]
     return ParsedContact(contact, tuple(unreadable))
+
+
+def contact_name(body: Mapping[str, Any]) -> str | None:
+    """Return the name of the contact in a payload, without reading the rest of it."""
+    call = _object(body, "callMetadata")
+    return _read_person(_object(body, "metadata"), call, _object(call, "customer")).name
 
 
 def unplain_names(body: Mapping[str, Any], contact: Contact) -> dict[tuple[str, ...], str]:
@@ -264,6 +272,8 @@ def _first_readable(
 def _unreadable(field: str, path: str, value: object, country: str | None = None) -> UnreadableField:
     if field != "phone":
         return UnreadableField(field, path, *_PROBLEMS[field])
+    from bridge.contacts.phone import is_withheld, phone_problem
+
     problem, _, hint = phone_problem(value, country).partition(": ")
     return UnreadableField(field, path, problem, hint, is_withheld(value, country))
 

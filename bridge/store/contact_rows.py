@@ -10,7 +10,6 @@ from sqlalchemy import ColumnElement, Select, and_, or_, select, union
 
 from bridge.contacts.address import address_key
 from bridge.contacts.email import normalize_email
-from bridge.contacts.phone import normalize_phone
 from bridge.store import schema
 
 _EVENTS, _DELIVERIES = schema.events.c, schema.deliveries.c
@@ -21,6 +20,9 @@ def stored_addresses(text: str, country: str | None) -> list[str]:
 
     National numbers are read as numbers of `country`, and those of 10 digits as numbers of the US as well.
     """
+    # Imported here, because it loads the numbering plans.
+    from bridge.contacts.phone import normalize_phone
+
     email = normalize_email(text)
     if email is not None:
         return list(dict.fromkeys([email, address_key(email)]))

@@ -10,6 +10,7 @@ from typing import Any, Final, TypedDict, Unpack
 
 from sqlalchemy import ColumnElement, Connection, Select, exists, func, literal, or_, select, tuple_
 
+from bridge.contacts.parse import contact_name
 from bridge.errors import BridgeError
 from bridge.events import Event, StoredEvent
 from bridge.ids import time_of_id
@@ -103,7 +104,7 @@ def list_events(
         page = page_of_events(conn, _EVENT_SUMMARY, limit, cursor, criteria)
         counts = _delivery_counts(conn, [item["id"] for item in page.items])
         for item in page.items:
-            item["name"] = _contact_name(item, database.default_country)
+            item["name"] = _contact_name(item)
             item["deliveries"] = counts.get(item["id"], {})
             item["unreadable"] = item["unreadable"].split(",") if item["unreadable"] else []
             del item["body"], item["dedupe_key"]
@@ -192,14 +193,12 @@ def _read_received(
     return Page(items, None if horizon is None else horizon.id)
 
 
-def _contact_name(item: Mapping[str, Any], default_country: str | None) -> str | None:
+def _contact_name(item: Mapping[str, Any]) -> str | None:
     """Return the name of an event's contact. None once the body was pruned or erased."""
     if item["body"] is None:
         return None
-    event = StoredEvent(
-        item["body"], item["type"], item["dedupe_key"], item["received_at"], item["id"], default_country
-    )
-    return event.contact.name
+    event = StoredEvent(item["body"], item["type"], item["dedupe_key"], item["received_at"], item["id"])
+    return contact_name(event.fields)
 
 
 def addresses_of_event(conn: Connection, event_id: str) -> list[str]:

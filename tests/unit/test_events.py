@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bridge.contacts.name import clean_name
-from bridge.contacts.parse import Contact, parse_contact
+from bridge.contacts.parse import Contact, contact_name, parse_contact
 from bridge.events import EVENT_TYPES, FIELDS, FREE_FORM, Event, dedupe_key_of
 from bridge.json_values import parse_body
 from bridge.samples import refresh_sample, sample
@@ -51,6 +51,19 @@ def test_contact_of_call_sample() -> None:
         email="maya.lindqvist@example.com",
         company="Lindqvist Cycles",
     )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *map(sample, EVENT_TYPES),
+        {"metadata": {"contactName": "(unknown)"}, "callMetadata": {"customer": {"name": "Maya Lindqvist"}}},
+        {"callMetadata": {"firstName": "Maya", "customer": {"lastName": "Lindqvist"}}},
+        {"metadata": [], "callMetadata": "none"},
+    ],
+)
+def test_name_alone_is_the_name_of_the_contact(body: dict[str, Any]) -> None:
+    assert contact_name(event(body).fields) == event(body).contact.name
 
 
 def test_contact_key_of_anonymous_chat_is_the_visitor() -> None:
