@@ -57,11 +57,11 @@ def _due(engine: Engine, waiting: int, keyed: bool) -> Iterator[Stages]:
         bases = [stages.delivery_row("post", event) for event in events]
 
         def row_of(number: int) -> dict[str, Any]:
-            is_due = number < DUE
-            key = "desk|common" if keyed and number % 2 else f"desk|{number}"
-            run_at = now + (timedelta(microseconds=number - DUE) if is_due else timedelta(days=1))
+            created_at = now + timedelta(microseconds=number - DUE)
             return bases[number % _EVENTS] | {
-                "id": new_id("dlv"), "idempotency_key": f"post {number}", "concurrency_key": key, "run_at": run_at,
+                "id": new_id("dlv"), "idempotency_key": f"post {number}", "created_at": created_at,
+                "concurrency_key": "desk|common" if keyed and number % 2 else f"desk|{number}",
+                "run_at": created_at if number < DUE else now + timedelta(days=1),
             }  # fmt: skip
 
         try:

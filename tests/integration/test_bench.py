@@ -8,12 +8,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
-from bench.databases import BridgeDatabase
+from bench import claims
+from bench.databases import BridgeDatabase, Sqlite
 from bench.rows import row
 from bench.stored_events import fill, signed_events
 from bridge.signing import read_event
 from bridge.store.database import Database
+from bridge.store.schema import deliveries
 from tests.integration.engine import Engine
 from tests.sqlite import create_sqlite
 
@@ -38,7 +41,8 @@ def test_filled_database_is_as_a_service_leaves_it(tmp_path: Path) -> None:
     database.close()
     stored = BridgeDatabase(url)
     stored.change("UPDATE events SET routed_at = received_at")
-    indexes = stored.rows("SELECT name, sql FROM sqlite_master ORDER BY name")
+    # With the page of its root: an index that is created again has full pages, unlike one of a service.
+    indexes = stored.rows("SELECT name, rootpage, sql FROM sqlite_master ORDER BY name")
 
     storage = fill(url, 400, days=1)
 
@@ -46,7 +50,7 @@ def test_filled_database_is_as_a_service_leaves_it(tmp_path: Path) -> None:
         assert conn.execute("PRAGMA foreign_key_check").fetchall() == []
         assert conn.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     assert storage.events == 400
-    assert stored.rows("SELECT name, sql FROM sqlite_master ORDER BY name") == indexes
+    assert stored.rows("SELECT name, rootpage, sql FROM sqlite_master ORDER BY name") == indexes
     assert stored.rows("SELECT state, count(*) FROM deliveries GROUP BY state ORDER BY state") == [
         ("pending", 100),
         ("succeeded", 300),
@@ -60,6 +64,15 @@ def test_filled_database_is_as_a_service_leaves_it(tmp_path: Path) -> None:
     assert stored.row("SELECT count(*) FROM attempts") == (300,)
     assert stored.row("SELECT sum(total) FROM hourly_counts WHERE kind = 'event'")[0] > 300
     assert stored.row(f"SELECT count(*) FROM deliveries WHERE id = '{later}'") == (1,)
+
+
+def test_due_deliveries_of_the_bench_were_created_in_the_order_in_which_they_are_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "DUE", 200)
+    with claims._due(Sqlite(tmp_path), 0, keyed=False) as stages, stages.database.read() as conn:
+        created = conn.execute(select(deliveries.c.created_at).order_by(deliveries.c.run_at)).scalars().all()
+    assert created == sorted(set(created))
 
 
 def test_people_of_the_events_have_names() -> None:
