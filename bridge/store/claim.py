@@ -38,7 +38,7 @@ from bridge.rules.model import Cap
 from bridge.store import schema
 from bridge.store.claimed_delivery import ClaimedDelivery
 from bridge.store.connections import (
-    lock_connection,
+    lock_connection_and_time,
     log_state_change,
     total_cap_pause,
 )
@@ -90,8 +90,7 @@ def claim(
 ) -> ClaimedBatch:
     """Claim the due deliveries of a connection that may be sent now, as far as its capacity and budget allow."""
     with database.write() as conn:
-        account = lock_connection(database, conn, capacity.connection)
-        now = database.now(conn)  # read after waiting for the lock, so that time never goes back for this row
+        account, now = lock_connection_and_time(database, conn, capacity.connection)
         budget = acquire_budget(
             conn, account, now, capacity.slots, capacity.per_second, capacity.requests_per_call
         )

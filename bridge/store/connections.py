@@ -105,6 +105,9 @@ CONNECTION_COLUMNS = (*(_TABLE.c[field.name] for field in fields(ConnectionState
 """The columns of a `ConnectionState`, in the order of its fields."""
 _IS_CONNECTION = _TABLE.c.name == bindparam("connection")
 _LOCK = select(*CONNECTION_COLUMNS).where(_IS_CONNECTION).with_for_update()
+_LOCKED = _LOCK.subquery()
+_LOCK_AND_TIME = select(*_LOCKED.c, func.clock_timestamp()).select_from(_LOCKED)
+"""Of PostgreSQL: the outer query reads the clock when the inner one has the lock."""
 _CHANGED_BY_SUCCESS = select_in(
     _TABLE.c.name,
     [_TABLE.c.name],
@@ -167,6 +170,22 @@ def lock_connection(database: Database, conn: Connection, name: str) -> Connecti
         conn.execute(database.insert_new(_TABLE), [initial])
         row = conn.execute(_LOCK, {"connection": name}).one()
     return ConnectionState.from_row(row)
+
+
+def lock_connection_and_time(
+    database: Database, conn: Connection, name: str
+) -> tuple[ConnectionState, datetime]:
+    """Return the connection's state, locked as by `lock_connection`, and the time, read while it is locked.
+
+    On PostgreSQL, that is one round trip, as a rule. Read before the lock, the time could go back for this row.
+    """
+    row = None
+    if not database.is_sqlite:
+        row = conn.execute(_LOCK_AND_TIME, {"connection": name}).one_or_none()
+    if row is None:
+        return lock_connection(database, conn, name), database.now(conn)
+    *columns, instant = row
+    return ConnectionState.from_row(columns), instant + database.clock.shift
 
 
 def changed_by_success(conn: Connection, names: Collection[str]) -> set[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, select, text, update
+from sqlalchemy import Connection, bindparam, func, select, text, update
 
 from bridge.clock import uptime
 from bridge.contacts.address import address_key
@@ -138,11 +138,11 @@ def _route_batch(
         if not routed_ahead:
             return 0, []
     with database.write() as conn:
-        now = database.now(conn)
         if routed_ahead is None:
-            events = _cached_events(database, conn.execute(_OLDEST_UNROUTED, {"limit": limit}).all())
+            events, now = _unrouted_and_time(database, conn, limit)
             results = _route_events(events, rules, route, now, history_in(conn))
         else:
+            now = database.now(conn)
             results = {event_id: routed_ahead[event_id] for event_id in _still_unrouted(conn, routed_ahead)}
         if not results:
             return 0, []
@@ -171,6 +171,13 @@ def _route_batch(
             rows = [{"id": event_id, "duplicate_of": other} for event_id, other in duplicates.items()]
             bulk_update(conn, schema.events, ["id"], rows)
     return len(results), [event_id for event_id, result in results.items() if result.failed]
+
+
+def _unrouted_and_time(database: Database, conn: Connection, limit: int) -> tuple[dict[str, Event], datetime]:
+    """Return the oldest unrouted events, locked, and the time. On PostgreSQL, that is one round trip."""
+    rows = conn.execute(_OLDEST_UNROUTED_AND_TIME, {"limit": limit}).all()
+    now = rows[0][-1] + database.clock.shift if rows else database.clock.now()
+    return _cached_events(database, [row[:-1] for row in rows]), now
 
 
 def _still_unrouted(conn: Connection, event_ids: Collection[str]) -> list[str]:
@@ -247,6 +254,7 @@ _UNROUTED = (
     .with_for_update(skip_locked=True)
 )
 _OLDEST_UNROUTED = _UNROUTED.limit(bindparam("limit"))
+_OLDEST_UNROUTED_AND_TIME = _OLDEST_UNROUTED.add_columns(func.clock_timestamp())
 _STILL_UNROUTED = text(
     f"SELECT id FROM events WHERE routed_at IS NULL AND id IN (SELECT value FROM {JSON_VALUES['sqlite']})"  # noqa: S608
 )

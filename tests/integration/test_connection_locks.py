@@ -1,4 +1,4 @@
-"""Locks of connections on PostgreSQL: several workers that record results must not wait for each other in a circle."""
+"""Locks of connections on PostgreSQL: workers read the clock when they have the lock, and never wait in a circle."""
 
 from __future__ import annotations
 
@@ -43,6 +43,27 @@ def test_connections_that_results_change_are_locked_in_one_order(
         lock_connection(engine.database, conn, "second")  # a deadlock, if the recorder had locked it before
     recorder.join(20)
     assert engine.states() == {"succeeded": 1, "retrying": 1}
+    engine.database.close()
+
+
+@pytest.mark.postgres
+def test_budget_is_not_refilled_for_time_spent_waiting_for_the_lock(postgres_url: str) -> None:
+    """The clock is read after the lock; otherwise the waiting time would be credited twice."""
+    engine = Engine(Database(postgres_url), per_second=10.0)
+    engine.deliver("post")
+    with engine.database.write() as conn:
+        lock_connection(engine.database, conn, "desk")  # its row exists from now on
+    claimed: list[Any] = []
+    claiming = threading.Thread(target=lambda: claimed.extend(engine.claim()), daemon=True)
+    with engine.database.write() as conn:
+        lock_connection(engine.database, conn, "desk")
+        claiming.start()
+        while claiming.is_alive() and not _is_any_waiting(engine.database):
+            time.sleep(0.01)
+        released_at = engine.database.now(conn)
+    claiming.join(20)
+    [[delivery]] = claimed
+    assert delivery.started_at >= released_at
     engine.database.close()
 
 
