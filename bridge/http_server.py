@@ -5,10 +5,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from typing import Any
 
 import uvicorn
+import uvicorn.server
+
+
+class _ServerState(uvicorn.server.ServerState):
+    """Updates the `Date` header when a request needs it. uvicorn does so once per second, also in an idle service."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__()
+        self._config = config
+        self._second = 0
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers of every response."""
+        second = int(time.time())
+        if second != self._second:
+            date = (b"date", formatdate(second, usegmt=True).encode())
+            self._headers, self._second = [date, *self._config.encoded_headers], second
+        return self._headers
+
+    @default_headers.setter
+    def default_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
+        self._headers = headers
 
 
 class HttpServer(uvicorn.Server):
@@ -16,6 +41,7 @@ class HttpServer(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
+        self.server_state = _ServerState(config)
         self._on_ready = on_ready
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = asyncio.Event()
@@ -34,12 +60,10 @@ class HttpServer(uvicorn.Server):
             self._on_ready()
 
     async def main_loop(self) -> None:
-        """Update the `Date` header once per second until `stop`."""
+        """Wait for `stop`."""
         self._loop = asyncio.get_running_loop()
-        while not await self.on_tick(counter=0):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await self._stopped.wait()
+        if not self.should_exit:
+            await self._stopped.wait()
 
     async def leave(self, listener: socket.socket) -> None:
         """Stop listening on a port that other processes share, and let every response close its connection.
