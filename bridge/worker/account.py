@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, SecretStr
 
@@ -194,6 +194,15 @@ def _serialize_secret(value: Any) -> Any:
     return str(value)
 
 
+class DueAccounts(NamedTuple):
+    """Accounts to poll now."""
+
+    called: Sequence[Account] = ()
+    """Something may be due for these: they are new, there was a notification, or a time has come."""
+    unheard_of: Sequence[Account] = ()
+    """Nothing has been heard of these for POLL_INTERVAL. Usually, nothing is due for them."""
+
+
 class Accounts:
     """The accounts of a process by name, and when its worker polls each next. Its methods are thread-safe."""
 
@@ -201,6 +210,8 @@ class Accounts:
         self._changed = threading.Condition()
         self._accounts: dict[str, Account] = {}
         self._next_poll_at: dict[str, float] = {}
+        self._called: set[str] = set()
+        """Accounts whose next poll has a reason; all others are polled in case a notification was missed."""
         self._stopped = False
         self.add(accounts or {})
 
@@ -209,6 +220,7 @@ class Accounts:
         with self._changed:
             self._accounts |= accounts
             self._next_poll_at |= dict.fromkeys(accounts, 0.0)
+            self._called.update(accounts)
             self._changed.notify_all()
 
     def all(self) -> dict[str, Account]:
@@ -232,21 +244,29 @@ class Accounts:
         account = self.get(delivery.connection)
         return account.connector.find_action(delivery.action) if account else None
 
-    def wait_due(self) -> list[Account]:
-        """Wait until accounts with free slots are due for a poll; return them, or nothing after `stop`."""
+    def wait_due(self) -> DueAccounts:
+        """Wait until accounts with free slots are due for a poll; return them, or nothing after `stop`.
+
+        All accounts that nothing has been heard of are returned together, so that one query can look for all of them.
+        """
         with self._changed:
             while not self._stopped:
                 now = uptime()
-                polls = [
-                    (at, name) for name, at in self._next_poll_at.items() if self._accounts[name].free_slots
-                ]
-                due = [name for at, name in polls if at <= now]
+                polls = {
+                    name: at for name, at in self._next_poll_at.items() if self._accounts[name].free_slots
+                }
+                due = {name for name, at in polls.items() if at <= now}
                 if due:
-                    self._next_poll_at |= dict.fromkeys(due, now + POLL_INTERVAL)
-                    return [self._accounts[name] for name in due]
-                next_poll_at = min(polls)[0] if polls else now + POLL_INTERVAL
-                self._changed.wait(next_poll_at - now)
-            return []
+                    called = due & self._called
+                    unheard_of = polls.keys() - self._called if due - called else set[str]()
+                    self._called -= called
+                    self._next_poll_at |= dict.fromkeys(called | unheard_of, now + POLL_INTERVAL)
+                    return DueAccounts(self._in_order(called), self._in_order(unheard_of))
+                self._changed.wait(min(polls.values(), default=now + POLL_INTERVAL) - now)
+            return DueAccounts()
+
+    def _in_order(self, names: Collection[str]) -> list[Account]:
+        return [account for name, account in self._accounts.items() if name in names]
 
     def poll_now(self, topics: Iterable[str]) -> None:
         """Make the accounts of these topics due for a poll."""
@@ -255,12 +275,15 @@ class Accounts:
             for name in self._accounts:
                 if name in topics or ALL_TOPICS in topics:
                     self._next_poll_at[name] = 0.0
+                    self._called.add(name)
             self._changed.notify_all()
 
     def poll_at(self, account: Account, at: float) -> None:
         """Make an account due for a poll at `at` (an `uptime`) at the latest."""
         with self._changed:
-            self._next_poll_at[account.name] = min(self._next_poll_at[account.name], at)
+            if at < self._next_poll_at[account.name]:
+                self._next_poll_at[account.name] = at
+                self._called.add(account.name)
 
     def release(self, account: Account, calls: int, seconds: float) -> None:
         """Free the slots of `calls` that have returned after `seconds` in total, and end `wait_due` if it waits."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from bridge.clock import uptime
@@ -10,7 +12,8 @@ from bridge.store.claim import Capacity, claim
 from bridge.store.claimed_delivery import DELIVERIES_PER_TRANSACTION
 from bridge.store.database import Database
 from bridge.store.policy_inputs import PolicyConfig
-from bridge.worker.account import Account, Accounts
+from bridge.store.work import with_work
+from bridge.worker.account import POLL_INTERVAL, Account, Accounts, DueAccounts
 from bridge.worker.background_thread import BackgroundThread
 from bridge.worker.call_runner import CallRunner
 from bridge.worker.clock_jumps import ClockJumpDetector
@@ -50,15 +53,30 @@ class Dispatcher(BackgroundThread):
     def run(self) -> None:
         """Claim whenever an account is due for a poll."""
         while not self.stopping.is_set():
-            for account in self._accounts.wait_due():
-                if self.stopping.is_set():
-                    return
-                with self.survive_errors():
-                    try:
-                        self.claim(account)
-                    except Exception:
-                        self._accounts.poll_now([account.name])
-                        raise
+            self.poll(self._accounts.wait_due())
+
+    def poll(self, due: DueAccounts) -> None:
+        """Claim for the accounts that are due for a poll; of those nothing was heard of, for those with work."""
+        for account in due.called:
+            self._try(partial(self.claim, account), [account])
+        if due.unheard_of:
+            self._try(partial(self._call_those_with_work, due.unheard_of), due.unheard_of)
+
+    def _try(self, work: Callable[[], None], accounts: Sequence[Account]) -> None:
+        """Do the work; after an error, poll the accounts again."""
+        if self.stopping.is_set():
+            return
+        with self.survive_errors():
+            try:
+                work()
+            except Exception:
+                self._accounts.poll_now(account.name for account in accounts)
+                raise
+
+    def _call_those_with_work(self, accounts: Sequence[Account]) -> None:
+        """Poll the accounts for which something is due before the next look, with one query for all of them."""
+        names = [account.name for account in accounts]
+        self._accounts.poll_now(with_work(self._database, names, timedelta(seconds=POLL_INTERVAL)))
 
     def claim(self, account: Account) -> None:
         """Claim due deliveries of an account and hand them to the call runner.

@@ -18,6 +18,7 @@ from bridge.store.history_upkeep import update_history
 from bridge.store.results import AttemptResult, find_expired_leases, record_results
 from bridge.store.retention import EMPTY, prune_batch
 from bridge.store.unclaimed import explain_unclaimed
+from bridge.store.work import is_any_running
 from bridge.store.workers import record_heartbeat
 from bridge.telemetry import log
 from bridge.telemetry.metrics import Metrics
@@ -126,7 +127,13 @@ class Maintenance(BackgroundThread):
     def take_over(self) -> None:
         """Record a result for attempts whose process is dead or suspended, or that hang: their outcome is unknown."""
         read_started = uptime()
-        expired, now = find_expired_leases(self._database, self._worker_id, connections=self._accounts.all())
+        expired: list[ClaimedDelivery] = []
+        is_any, now = is_any_running(self._database)
+        if is_any:
+            read_started = uptime()
+            expired, now = find_expired_leases(
+                self._database, self._worker_id, connections=self._accounts.all()
+            )
         steady_seconds = self._clock_jumps.observe(now, read_started)
         if steady_seconds < LEASE.total_seconds() and not self._database.is_sqlite:
             return  # after a clock jump, another worker's lease may have expired early

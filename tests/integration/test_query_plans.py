@@ -43,6 +43,7 @@ from bridge.store.rule_stats import last_fired
 from bridge.store.service_status import read_service_status
 from bridge.store.unclaimed import explain_unclaimed
 from bridge.store.waiting import waiting_by_connection, waiting_of_connections
+from bridge.store.work import is_any_running, with_work
 from tests.integration.api_examples import EXAMPLES, Stored, TrialOfTests
 from tests.integration.dashboard_site import running_site
 from tests.integration.engine import Engine
@@ -131,6 +132,8 @@ def work(engine: Engine) -> None:
     route_unrouted(database, rules, lambda event, now, history: route(event, rules, now, history))
     engine.run_due()
     engine.recover_expired()
+    with_work(database, ["desk"], timedelta(seconds=5))
+    is_any_running(database)
     explain_unclaimed(database, ["desk"])
     update_history(database)
     queue_stats(database)

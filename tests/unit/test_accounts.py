@@ -15,7 +15,7 @@ from bridge.connector.discovery import name_variables_of
 from bridge.errors import AccountError
 from bridge.store.database import ALL_TOPICS
 from bridge.testing import load_connector
-from bridge.worker.account import POLL_INTERVAL, Account, Accounts
+from bridge.worker.account import POLL_INTERVAL, Account, Accounts, DueAccounts
 
 CALLS = 3000
 
@@ -36,10 +36,10 @@ def accounts(account: Account) -> Accounts:
 def test_new_account_is_due_immediately_and_then_after_the_poll_interval(
     accounts: Accounts, account: Account
 ) -> None:
-    assert accounts.wait_due() == [account]
+    assert accounts.wait_due().called == [account]
     accounts.poll_at(account, uptime() + 0.05)
     waited_since = uptime()
-    assert accounts.wait_due() == [account]
+    assert accounts.wait_due().called == [account]
     assert 0.04 < uptime() - waited_since < POLL_INTERVAL
 
 
@@ -48,7 +48,7 @@ def test_notification_makes_account_due(accounts: Accounts, account: Account, to
     accounts.wait_due()
     threading.Timer(0.05, accounts.poll_now, [["events", topic]]).start()
     waited_since = uptime()
-    assert accounts.wait_due() == [account]
+    assert accounts.wait_due().called == [account]
     assert uptime() - waited_since < POLL_INTERVAL - 1
 
 
@@ -57,15 +57,15 @@ def test_account_without_free_slots_is_not_due_until_calls_return(
 ) -> None:
     account.occupy(account.free_slots)
     threading.Timer(0.05, accounts.release, [account, 4, 0.1]).start()
-    assert accounts.wait_due() == [account]
+    assert accounts.wait_due().called == [account]
     assert account.free_slots
 
 
 def test_stop_ends_the_wait(accounts: Accounts) -> None:
     accounts.wait_due()
     threading.Timer(0.05, accounts.stop).start()
-    assert accounts.wait_due() == []
-    assert accounts.wait_due() == []
+    assert accounts.wait_due() == DueAccounts()
+    assert accounts.wait_due() == DueAccounts()
 
 
 def test_concurrent_calls_lose_neither_slots_nor_wake_ups(accounts: Accounts, account: Account) -> None:
@@ -81,7 +81,7 @@ def test_concurrent_calls_lose_neither_slots_nor_wake_ups(accounts: Accounts, ac
     try:
         remaining, started_at = CALLS, time.monotonic()
         while remaining:
-            [due] = accounts.wait_due()
+            [due] = accounts.wait_due().called
             calls = min(remaining, due.free_slots)
             due.occupy(calls)
             remaining -= calls
