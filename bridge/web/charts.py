@@ -6,12 +6,12 @@ every column has a `<title>`. The axis is HTML below it, and the numbers follow 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 WIDTH: Final = 1000
 HEIGHT: Final = 200
@@ -76,10 +76,9 @@ def stacked_columns(
 def strip(cells: Sequence[StripCell], label: str) -> Markup:
     """Return a row of equal cells, such as the state of a connection per half hour. `label` describes it."""
     width = WIDTH / max(1, len(cells))
-    bars = Markup("").join(
-        Markup(
-            '<rect class="{}" x="{:.2f}" y="0" width="{:.2f}" height="{}"><title>{}</title></rect>'
-        ).format(cell.css_class, index * width, width * (1 - _GAP), STRIP_HEIGHT, cell.text)
+    bars = _markup(
+        f'<rect class="{cell.css_class}" x="{index * width:.2f}" y="0" width="{width * (1 - _GAP):.2f}"'
+        f' height="{STRIP_HEIGHT}"><title>{escape(cell.text)}</title></rect>'
         for index, cell in enumerate(cells)
     )
     return Markup(
@@ -91,7 +90,7 @@ def _column(
     index: int, count: int, name: str, series: Sequence[ChartSeries], values: Sequence[int], highest: int
 ) -> Markup:
     width = WIDTH / count
-    parts = [Markup("<g><title>{}</title>").format(f"{name}: {_summary(series, values)}")]
+    parts = [f"<g><title>{escape(f'{name}: {_summary(series, values)}')}</title>"]
     bottom = float(HEIGHT)
     for one, value in zip(series, values, strict=True):
         if not value:
@@ -99,11 +98,15 @@ def _column(
         height = max(2.0, value / highest * HEIGHT)
         bottom -= height
         parts.append(
-            Markup('<rect class="{}" x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}"/>').format(
-                one.css_class, (index + _GAP / 2) * width, max(0.0, bottom), width * (1 - _GAP), height
-            )
+            f'<rect class="{one.css_class}" x="{(index + _GAP / 2) * width:.2f}" y="{max(0.0, bottom):.2f}"'
+            f' width="{width * (1 - _GAP):.2f}" height="{height:.2f}"/>'
         )
-    return Markup("").join([*parts, Markup("</g>")])
+    return _markup([*parts, "</g>"])
+
+
+def _markup(parts: Iterable[str]) -> Markup:
+    """Join parts that are HTML already: `Markup.format` takes ten times as long, which counts for hundreds of cells."""
+    return Markup("".join(parts))  # noqa: S704
 
 
 def _axis(names: Sequence[str]) -> Markup:
@@ -127,13 +130,10 @@ def _legend(series: Sequence[ChartSeries]) -> Markup:
 
 def _table(label: str, names: Sequence[str], series: Sequence[ChartSeries]) -> Markup:
     heads = Markup("").join(Markup('<th scope="col">{}</th>').format(one.name) for one in series)
-    rows = Markup("").join(
-        Markup("<tr><td>{}</td>{}</tr>").format(
-            name,
-            Markup("").join(
-                Markup('<td class="number">{}</td>').format(f"{one.values[index]:,}") for one in series
-            ),
-        )
+    rows = _markup(
+        f"<tr><td>{escape(name)}</td>"
+        + "".join(f'<td class="number">{one.values[index]:,}</td>' for one in series)
+        + "</tr>"
         for index, name in enumerate(names)
         if any(one.values[index] for one in series)
     )
