@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -33,6 +32,7 @@ from bridge.store.retention import prune_batch
 from bridge.testing import event, load_connector
 from bridge.worker.account import Account, Accounts
 from bridge.worker.opt_out_reader import OptOutReader
+from tests.acceptance.service_process import eventually
 from tests.integration.crm import email_address, phone_number
 from tests.integration.engine import NO_QUIET, Engine, worker_on
 from tests.integration.test_opt_out_flags import HUBSPOT, add_do_not_call_property
@@ -423,13 +423,6 @@ def running_worker(engine: Engine, account: Account) -> Iterator[None]:
         worker.stop()
 
 
-def until(check: Callable[[], bool], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < end, "timed out"
-        time.sleep(0.02)
-
-
 def crm_account(sandbox: RunningSandbox, name: str) -> Account:
     connector = load_connector(name)
     environ = {**sandbox.environment, **HUBSPOT, **PIPEDRIVE}
@@ -472,7 +465,7 @@ def test_flag_in_the_crm_suppresses_the_message(
     people = [{"contactPhone": phone_number(n), "contactEmail": email_address(n)} for n in (1, 2, 3)]
     ids = [engine.deliver(use, engine.event(metadata=person)) for person in people]
     with running_worker(engine, crm_account(sandbox, name)):
-        until(lambda: engine.states()["pending"] == 0)
+        assert eventually(lambda: engine.states()["pending"] == 0)
     states = [engine.show(delivery_id)["state"] for delivery_id in ids]
     assert states == ["suppressed", "succeeded", "succeeded"]
     assert name in engine.show(ids[0])["detail"]
@@ -484,11 +477,11 @@ def test_message_is_sent_once_hubspot_is_back(database: Database, sandbox: Runni
     sandbox.fault("hubspot", status=503, times=None)
     delivery_id = engine.deliver("send")
     with running_worker(engine, crm_account(sandbox, "hubspot")):
-        until(lambda: "HubSpot answered 503" in (engine.show(delivery_id)["detail"] or ""))
+        assert eventually(lambda: "HubSpot answered 503" in (engine.show(delivery_id)["detail"] or ""))
         assert engine.provider.messages == []
         sandbox.clear_faults()
         database.clock.advance(seconds=15)
-        until(lambda: engine.show(delivery_id)["state"] == "succeeded")
+        assert eventually(lambda: engine.show(delivery_id)["state"] == "succeeded")
     assert len(engine.provider.messages) == 1
 
 
@@ -512,7 +505,7 @@ def test_backlog_costs_few_requests(
     add_deliveries(engine, count)
     sandbox.clear_requests()
     with running_worker(engine, crm_account(sandbox, name)):
-        until(lambda: engine.states()["pending"] + engine.states()["running"] == 0, seconds=120)
+        assert eventually(lambda: engine.states()["pending"] + engine.states()["running"] == 0, seconds=120)
     requests = len(sandbox.requests_to(name))
     assert len(engine.provider.messages) == count * 99 // 100
     assert requests <= limit, requests

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
@@ -22,6 +22,7 @@ from bridge.cli.connection_limits import ConnectionLimits, connections_for
 from bridge.cli.http_limits import MAX_HEADERS, MAX_PIPELINED
 from bridge.telemetry.metrics import Metrics
 from bridge.web.rejection_log import RejectionLog
+from tests.acceptance.service_process import eventually
 from tests.asgi_server import serving
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -106,13 +107,6 @@ def received(client: socket.socket) -> bytes:
     return response
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 @contextmanager
 def running(max_connections: int = 100, max_bytes: int = 10_000_000) -> Iterator[Server]:
     metrics = Metrics()
@@ -130,7 +124,7 @@ def server() -> Iterator[Server]:
 
 def test_valid_requests_share_one_connection(server: Server) -> None:
     assert server.exchange(GET, LAST_GET).count(b"200 OK") == 2
-    wait_until(lambda: server.limits.bytes_held == 0 and not server.limits.open)
+    assert eventually(lambda: server.limits.bytes_held == 0 and not server.limits.open)
 
 
 @pytest.mark.parametrize("line", [b"X: " + b"a" * 4000 + b"\r\n", b"a" * 4000])
@@ -165,7 +159,7 @@ def test_waiting_connection_times_out(
         response = received(client)
         assert (b"HTTP/1.1 " + status in response) if status else response == b""
         assert server.rejected("too_slow") == (status == b"408")
-        wait_until(lambda: server.limits.bytes_held == 0)
+        assert eventually(lambda: server.limits.bytes_held == 0)
 
 
 def test_slow_drip_does_not_extend_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,8 +186,8 @@ def test_client_that_does_not_read_its_response_is_disconnected(
     monkeypatch.setattr(http_limits, "WRITE_SECONDS", 0.2)
     with running() as server:
         server.connect(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path, receive_buffer=4096)
-        wait_until(lambda: bool(server.limits.open))
-        wait_until(lambda: not server.limits.open)
+        assert eventually(lambda: bool(server.limits.open))
+        assert eventually(lambda: not server.limits.open)
 
 
 def test_body_that_arrives_after_the_response_is_drained(server: Server) -> None:
@@ -237,7 +231,7 @@ def test_bodies_in_flight_have_one_memory_budget() -> None:
     head = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 400000\r\n\r\n"
     with running(max_bytes=1_000_000) as server:
         strangers = [server.connect(head + b"x" * 300_000) for _ in range(10)]
-        wait_until(lambda: server.rejected("memory") >= 7)
+        assert eventually(lambda: server.rejected("memory") >= 7)
         assert server.limits.bytes_held <= 1_000_000
         response = server.exchange(head[:-2] + b"Connection: close\r\n\r\n" + b"x" * 400_000)
         assert response.endswith(b"400000")
@@ -259,7 +253,7 @@ def test_disconnect_between_pipelined_requests_is_no_error(
     with structlog.testing.capture_logs() as logs:
         for _ in range(20):
             server.connect(2 * request).close()
-        wait_until(lambda: APP.state.late >= 20)
+        assert eventually(lambda: APP.state.late >= 20)
         assert b"200 OK" in server.exchange(LAST_GET)
     assert (logs, caplog.messages) == ([], [])
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
@@ -16,14 +14,8 @@ from bridge.telemetry.metrics import Metrics
 from bridge.worker import account_threads, maintenance, running_calls
 from bridge.worker.account import Account
 from bridge.worker.account_threads import AccountThreads
+from tests.acceptance.service_process import eventually
 from tests.integration.engine import Engine, worker_on
-
-
-def until(check: Callable[[], object], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < end, "timed out"
-        time.sleep(0.01)
 
 
 def test_attempts_that_hang_neither_stop_the_connection_nor_blame_the_process(
@@ -50,19 +42,23 @@ def test_attempts_that_hang_neither_stop_the_connection_nor_blame_the_process(
     worker = worker_on(engine, metrics=metrics)
     worker.start()
     try:
-        until(lambda: engine.show(behind)["state"] == "succeeded")
+        assert eventually(lambda: engine.show(behind)["state"] == "succeeded")
         assert [engine.show(each)["state"] for each in stuck] == ["running"] * 2
         overdue = partial(metrics.worker.registry.get_sample_value, labels={"connection": "desk"})
-        until(lambda: overdue("bridge_attempts_overdue") == overdue("bridge_attempts_running") == 2)
+        assert eventually(
+            lambda: overdue("bridge_attempts_overdue") == overdue("bridge_attempts_running") == 2
+        )
         monkeypatch.setattr(maintenance, "LEASE", timedelta(0))
         engine.database.clock.advance(seconds=31)
-        until(lambda: "running" not in [engine.show(each)["state"] for each in stuck])
+        assert eventually(lambda: "running" not in [engine.show(each)["state"] for each in stuck])
         attempts = [engine.show(each)["attempt_history"][0] for each in stuck]
         assert {(each["outcome"], each["reason"], each["detail"]) for each in attempts} == {
             ("outcome_unknown", "timeout", "no complete response within 2 s")
         }
         labels = {"connection": "desk", "reason": "timeout"}
-        until(lambda: metrics.worker.registry.get_sample_value("bridge_attempts_total", labels) == 2)
+        assert eventually(
+            lambda: metrics.worker.registry.get_sample_value("bridge_attempts_total", labels) == 2
+        )
         [status] = connection_statuses(engine.database)
         assert status.recent_failures == 2
     finally:
@@ -89,12 +85,12 @@ def test_replaced_thread_ends_when_its_work_returns() -> None:
     assert threads.replace(idents[0])
     assert done.wait(5)
     release.set()
-    until(lambda: all(thread.ident != idents[0] for thread in threading.enumerate()))
+    assert eventually(lambda: all(thread.ident != idents[0] for thread in threading.enumerate()))
     again = threading.Event()
     threads.submit(again.set)
     assert again.wait(5)
     threads.close()
-    until(lambda: not any(thread.name == "test" for thread in threading.enumerate()))
+    assert eventually(lambda: not any(thread.name == "test" for thread in threading.enumerate()))
 
 
 def test_only_so_many_threads_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +104,7 @@ def test_only_so_many_threads_are_replaced(monkeypatch: pytest.MonkeyPatch) -> N
 
     for number in range(1, 4):
         threads.submit(hang)
-        until(partial(lambda count: len(idents) == count, number))
+        assert eventually(partial(lambda count: len(idents) == count, number))
         assert threads.replace(idents[-1]) == (number < 3)
     release.set()
     threads.close()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -18,14 +16,8 @@ from bridge.store.migrate import upgrade
 from bridge.worker import maintenance
 from bridge.worker.account import Account
 from bridge.worker.attempt import AttemptRunner
+from tests.acceptance.service_process import eventually
 from tests.integration.engine import Engine, worker_on
-
-
-def _until(check: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < end, "timed out"
-        time.sleep(0.02)
 
 
 def _states(engine: Engine, delivery_ids: list[str]) -> list[str]:
@@ -51,7 +43,7 @@ def test_hanging_call_does_not_block_prefetched_calls(
     worker = worker_on(engine)
     worker.start()
     try:
-        _until(lambda: _states(engine, delivery_ids).count("succeeded") == 39)
+        assert eventually(lambda: _states(engine, delivery_ids).count("succeeded") == 39)
         assert _states(engine, delivery_ids).count("running") == 1
     finally:
         release.set()
@@ -73,11 +65,11 @@ def test_call_that_never_started_is_not_looked_up(sqlite_url: str, monkeypatch: 
     worker = worker_on(engine)
     worker.start()
     try:
-        _until(lambda: engine.show(delivery_id)["state"] == "running")
+        assert eventually(lambda: engine.show(delivery_id)["state"] == "running")
         monkeypatch.delattr(engine.connection, "submit")
         monkeypatch.setattr(maintenance, "LEASE", timedelta(0))
         database.clock.advance(seconds=31)
-        _until(lambda: engine.show(delivery_id)["state"] == "succeeded")
+        assert eventually(lambda: engine.show(delivery_id)["state"] == "succeeded")
     finally:
         worker.stop(1)
         database.close()
@@ -95,7 +87,7 @@ def test_unreadable_result_is_an_unknown_outcome(engine: Engine, monkeypatch: py
     worker = worker_on(engine)
     worker.start()
     try:
-        _until(lambda: engine.show(delivery_id)["state"] == "retrying")
+        assert eventually(lambda: engine.show(delivery_id)["state"] == "retrying")
     finally:
         assert worker.stop(10), "an attempt without a result"
     assert engine.show(delivery_id)["reason"] == "internal_error"

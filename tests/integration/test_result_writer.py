@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -21,19 +20,13 @@ from bridge.worker.account import Account
 from bridge.worker.attempt import AttemptRunner, CallResult
 from bridge.worker.result_writer import ResultWriter
 from bridge.worker.service import Worker
+from tests.acceptance.service_process import eventually
 from tests.integration.engine import Engine, desk, worker_on
 
 
 def deliver_email(engine: Engine, number: int = 0) -> str:
     contact_data = {"contactEmail": f"a{number}@example.com", "contactPhone": f"+1212555{1000 + number}"}
     return engine.deliver("mail", engine.event(metadata=contact_data))
-
-
-def eventually(check: Callable[[], bool], seconds: float = 15.0) -> bool:
-    end = time.monotonic() + seconds
-    while not (result := check()) and time.monotonic() < end:
-        time.sleep(0.02)
-    return result
 
 
 def respond_with(monkeypatch: pytest.MonkeyPatch, respond: Callable[[ClaimedDelivery], CallResult]) -> None:

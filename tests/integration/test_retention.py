@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from bridge.clock import uptime
 from bridge.connector.discovery import Registry
 from bridge.errors import TransientError
 from bridge.rules.load import load_or_raise
@@ -25,6 +24,7 @@ from bridge.store.policy_inputs import PolicyConfig
 from bridge.store.replay import ReplayOrder, replay
 from bridge.store.retention import PruneResult, prune, retention_windows
 from bridge.worker import maintenance
+from tests.acceptance.service_process import eventually
 from tests.integration.engine import NO_QUIET, Engine, raising, worker_on
 
 NUMBERS = itertools.count(4000)
@@ -188,9 +188,7 @@ def test_maintenance_continues_between_prune_batches(engine: Engine, monkeypatch
     worker = worker_on(engine, rules_with())
     monkeypatch.setattr(worker.maintenance._rules, "reload_if_changed", reload)
     worker.start()
-    end = uptime() + 20
-    while steps.count("round") < 8 and uptime() < end:
-        time.sleep(0.01)
+    assert eventually(lambda: steps.count("round") >= 8)
     assert worker.stop(10)
     # Three batches and an empty one; then none for an hour.
     assert steps[:8] == ["round", "prune"] * 4

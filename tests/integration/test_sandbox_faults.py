@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from bridge.sandbox import RunningSandbox
+from tests.acceptance.service_process import eventually
 
 
 def _path(sandbox: RunningSandbox) -> str:
@@ -142,9 +143,7 @@ def test_delayed_request_is_processed_after_client_disconnects(sandbox: RunningS
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(url, json={"text": "late"}, timeout=0.1)
     assert sandbox.slack.messages == []
-    deadline = time.monotonic() + 5
-    while not sandbox.slack.messages and time.monotonic() < deadline:
-        time.sleep(0.02)
+    assert eventually(lambda: sandbox.slack.messages)
     assert [message.text for message in sandbox.slack.messages] == ["late"]
 
 

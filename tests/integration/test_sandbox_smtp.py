@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import smtplib
 import ssl
-import time
 from collections.abc import Iterator
 from email.message import EmailMessage
 from pathlib import Path
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from bridge.sandbox import RunningSandbox, start_sandbox
+from tests.acceptance.service_process import eventually
 
 FROM, TO = "hello@harbourlight.example", "priya@example.com"
 
@@ -116,10 +116,7 @@ def test_delayed_email_is_stored_after_client_disconnects(sandbox: RunningSandbo
         server.send_message(email_message())
     server.close()
     assert sandbox.email.messages == []
-    deadline = time.monotonic() + 5
-    while not sandbox.email.messages and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert len(sandbox.email.messages) == 1
+    assert eventually(lambda: len(sandbox.email.messages) == 1)
 
 
 def test_hanging_server_stores_no_email(sandbox: RunningSandbox) -> None:

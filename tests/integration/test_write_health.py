@@ -27,6 +27,7 @@ from bridge.web import group_commit, health, shared_call
 from bridge.web.app import create_app
 from bridge.web.rejection_log import RejectionLog
 from bridge.web.webhook import Receiver, ReceiverSettings
+from tests.acceptance.service_process import eventually
 from tests.asgi_server import serving
 from tests.integration.test_webhook import SECRETS, Service
 from tests.tcp_proxy import proxied
@@ -210,10 +211,7 @@ def test_probe_does_not_wait_for_a_hanging_disk(
     assert status(service, "/healthz") == 200
     assert time.monotonic() - start < 1.5
     disk_works.set()
-    for _ in range(100):
-        if service.post(body).status_code == 200:
-            break
-        time.sleep(0.02)
+    assert eventually(lambda: service.post(body).status_code == 200)
     assert service.post(later).status_code == 200
     assert sorted(item["type"] for item in list_events(service.database).items) == ["call.completed"] * 2
     assert status(service) == 200
