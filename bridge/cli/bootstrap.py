@@ -182,7 +182,9 @@ def build_service(
             ChangeNotifier(database),
             Router(database, rules, metrics.process) if role.routes else None,
             build_worker(settings, database, rules, accounts, metrics) if role.runs_deliveries else None,
-            ServiceWatch(database, rules, exits) if role is not Role.WORKER_PROCESS else None,
+            ServiceWatch(database, rules, exits, only_receives=role is Role.RECEIVER)
+            if role is not Role.WORKER_PROCESS
+            else None,
             exits,
         )
     except BaseException:

@@ -41,12 +41,23 @@ SEEN_FOR: Final = timedelta(seconds=50)
 class ServiceWatch(BackgroundThread):
     """Thread that looks for problems of the service."""
 
-    def __init__(self, database: Database, rules: RulesFile, worker_exits: WorkerExits | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        rules: RulesFile,
+        worker_exits: WorkerExits | None = None,
+        *,
+        only_receives: bool = False,
+    ) -> None:
+        """A process that `only_receives` sees neither missing settings nor a worker: its problems have another name.
+
+        It would otherwise take the problems of a worker on the same host for solved.
+        """
         super().__init__("service-watch")
         self._worker_exits = worker_exits or WorkerExits()
         self._database = database
         self._rules = rules
-        self._host = socket.gethostname()
+        self._host = socket.gethostname() + (" (receiver)" if only_receives else "")
         self._seen: dict[tuple[str, str], datetime] = {}
         """Problems that exist, and when they were first seen."""
         self._last_event_at: datetime | None = None

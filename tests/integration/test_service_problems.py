@@ -320,6 +320,16 @@ def test_process_does_not_end_the_problem_of_another_host(
     assert len(team.alerts()) == 1
 
 
+def test_receiver_does_not_end_the_problem_of_a_worker_on_its_host(team: Team) -> None:
+    """It neither checks the settings of connections nor has a worker."""
+    team.rules.load_error = "SLACK_WEBHOOK_URL is not set"
+    assert len(team.check()) == 1
+    receiver = ServiceWatch(team.database, cast(Any, FixedRules(team.rules.current)), only_receives=True)
+    team.database.clock.advance(minutes=20)
+    receiver.check()
+    assert len(team.alerts()) == 1
+
+
 def test_settings_can_switch_an_alert_off(team: Team) -> None:
     text = RULES.replace("20m", "never")
     team.rules.current = load_or_raise(text, path="rules.yaml", registry=Registry())
