@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -30,6 +30,7 @@ from bridge.dryrun.explain import explain as explain_event
 from bridge.dryrun.plan import Difference, Plan, Totals
 from bridge.dryrun.plan import plan as plan_change
 from bridge.dryrun.rule_tests import RuleTestReport, RuleTestResult, run_tests
+from bridge.dryrun.simulator import without_duplicates
 from bridge.dryrun.test_files import load_test_files
 from bridge.errors import ConfigError
 from bridge.events import Event
@@ -262,7 +263,7 @@ def plan(
     after = load_or_raise(source.files, path=str(source.path), registry=registry)
     with ExitStack() as stack:
         last_rules, number = None, len(names)
-        events: Iterable[Event] = [_event(name, (), environ, now) for name in names]
+        events = without_duplicates([_event(name, (), environ, now) for name in names])
         if not names:
             database = stack.enter_context(open_store(settings))
             last_rules = None if baseline else latest_rules(database)

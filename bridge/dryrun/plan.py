@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from bridge.connector import segments
 from bridge.dryrun.delivery import DryRunDelivery, text_in
+from bridge.dryrun.shared_rules import SharedRules
 from bridge.dryrun.simulator import AcceptedEvents, Case, Simulation, simulate
 from bridge.events import Event
 from bridge.rules.event_uses import related_event_types
@@ -88,10 +89,14 @@ class Totals:
             if planned.channel == "sms":
                 self.segments += segments(text_in(planned.params)).count
 
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(*(getattr(self, name) + getattr(other, name) for name in vars(self)))
+
     def to_json(self) -> dict[str, Any]:
         """Return the totals as plain data."""
         return {
-            name: dict(value) if isinstance(value, Counter) else value for name, value in vars(self).items()
+            name: dict(sorted(value.items())) if isinstance(value, Counter) else value
+            for name, value in vars(self).items()
         }
 
 
@@ -135,17 +140,23 @@ def plan(
 ) -> Plan:
     """Run the events through both versions of the rules in memory and compare the deliveries carried out.
 
-    `events` are in the order in which they were received; each is read when it is needed and forgotten once its
-    deliveries have ended under both versions. Quiet hours, caps, `once`, cancellations and idempotency keys apply on
-    both sides; providers accept everything. Two deliveries are the same if event, action, connection and idempotency
-    key are equal; the rule may have another name. `samples` differences of each rule, action and kind are kept.
+    `events` are in the order in which they were received and without duplicates; each is read when it is needed and
+    forgotten once its deliveries have ended under both versions. Quiet hours, caps, `once`, cancellations and
+    idempotency keys apply on both sides; providers accept everything. Two deliveries are the same if event, action,
+    connection and idempotency key are equal; the rule may have another name. `samples` differences of each rule, action
+    and kind are kept.
     `on_event` is called for each event, to show progress.
     """
     comparison = _Comparison(samples)
     accepted = AcceptedEvents(related_event_types(old) | related_event_types(new))
+    shared = SharedRules(old, new)
     simulations = [
         Simulation(rules, allowlist=allowlist, events=accepted, on_complete=on_complete)
-        for rules, on_complete in ((old, comparison.add_old), (new, comparison.add_new))
+        for rules, on_complete in (
+            (old, comparison.add_old),
+            (new, comparison.add_new),
+            (old, comparison.add_shared),
+        )
     ]
     since = until = None
 
@@ -156,7 +167,7 @@ def plan(
             on_event()
             yield event
 
-    simulate(simulations, watched())
+    simulate(simulations, lambda event: shared.plan(event, accepted.history), watched())
     return Plan(
         accepted.count,
         since,
@@ -164,8 +175,8 @@ def plan(
         comparison.differences,
         {rule: dict(kinds) for rule, kinds in sorted(comparison.rules.items())},
         comparison.samples(),
-        comparison.old,
-        comparison.new,
+        comparison.old + comparison.shared,
+        comparison.new + comparison.shared,
     )
 
 
@@ -176,7 +187,7 @@ class _Comparison:
     """Compares the deliveries of one event after the other; two deliveries of different events are never the same."""
 
     def __init__(self, samples: int) -> None:
-        self.old, self.new = Totals(), Totals()
+        self.old, self.new, self.shared = Totals(), Totals(), Totals()
         self.differences = 0
         self.rules: defaultdict[str, Counter[Kind]] = defaultdict(Counter)
         self._samples_per_group = samples
@@ -193,6 +204,11 @@ class _Comparison:
     def add_new(self, case: Case) -> None:
         """Take an event that is complete under the new rules."""
         self._add(case, self._complete_new, self._complete_old)
+
+    def add_shared(self, case: Case) -> None:
+        """Take the deliveries of an event that are the same under both versions."""
+        for delivery in case.deliveries:
+            self.shared.add(delivery)
 
     def samples(self) -> tuple[Difference, ...]:
         """Return the samples in the order of their events."""

@@ -6,9 +6,9 @@ dictionaries replace the storage, and every provider accepts everything. After `
 connection, its deliveries wait until the end; the alert about it is left out. A test compares the results with the
 engine's.
 
-Events come one by one, in the order in which they were received, and several simulations of the same events advance
-together. What is kept of an event whose deliveries have ended is its part in decisions about others, and what was not
-used lately is in a temporary file: memory stays flat.
+Events come one by one, in the order in which they were received and without duplicates, and several simulations of the
+same events advance together. What is kept of an event whose deliveries have ended is its part in decisions about
+others, and what was not used lately is in a temporary file: memory stays flat.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from typing import Any
 from bridge.contacts.address import address_key
 from bridge.dryrun.delivery import EXTERNAL_ID, DryRunDelivery, State, build_due_delivery
 from bridge.dryrun.details import with_templates
-from bridge.dryrun.shared_routing import SharedRouting
 from bridge.dryrun.spilling_map import SpillingMap
 from bridge.events import Event
 from bridge.policy import (
@@ -46,7 +45,7 @@ from bridge.policy.alert_groups import AlertGroup, cause_of
 from bridge.rules.counting import MAX_COUNTED
 from bridge.rules.event_uses import related_event_types
 from bridge.rules.model import Cap, MessagingPolicy, PlannedDelivery, Rules
-from bridge.rules.route import after_delivery, alerts
+from bridge.rules.route import after_delivery, alerts, route
 
 _Related = tuple[datetime, EventRef]
 """An event, and when it occurred as templates know it: never later than it was received."""
@@ -61,23 +60,15 @@ class AcceptedEvents:
         self._related_types = related_types
         self._by_key = SpillingMap[list[_Related]]()
         """Events of these types by conversation, phone and email."""
-        self._dedupe_keys = SpillingMap[bool]()
-        """Both dedupe keys of every event; an event with one of them is a duplicate."""
 
-    def add(self, event: Event) -> bool:
-        """Add an event; return False if it is a duplicate."""
-        dedupe_keys = [key for key in (event.dedupe_key, event.fallback_dedupe_key) if key]
-        if any(self._dedupe_keys.get(key) for key in dedupe_keys):
-            return False
-        for key in dedupe_keys:
-            self._dedupe_keys.set(key, True)
+    def add(self, event: Event) -> None:
+        """Add an event."""
         self.count += 1
         if event.type in self._related_types:
             reference = EventRef.of(event)
             related = event.occurred_at, reference
             for match in _match_keys(reference):
                 self._by_key.set(match, [*(self._by_key.get(match) or ()), related])
-        return True
 
     def history(self, event: Event, event_types: Collection[str], since: datetime) -> Sequence[datetime]:
         """Return when the other events of the contact occurred, as the service's `History`."""
@@ -234,7 +225,11 @@ class Simulation:
 
     def run(self, events: Iterable[Event]) -> None:
         """Accept each event at the time it was received, then advance the clock until nothing is due."""
-        simulate([self], sorted(events, key=lambda event: event.received_at))
+        simulate(
+            [self],
+            lambda event: [route(event, self.rules, event.received_at, self.events.history).planned],
+            without_duplicates(sorted(events, key=lambda event: event.received_at)),
+        )
 
     def add(self, event: Event, deliveries: Iterable[PlannedDelivery]) -> None:
         """Add the planned deliveries of an accepted event."""
@@ -344,18 +339,33 @@ class Simulation:
         self._close(self._cases.pop(delivery))
 
 
-def simulate(simulations: Sequence[Simulation], events: Iterable[Event]) -> None:
-    """Run events, in the order in which they were received, through simulations that share their accepted events."""
-    accepted = simulations[0].events
-    routing = SharedRouting([simulation.rules for simulation in simulations])
+def simulate(
+    simulations: Sequence[Simulation],
+    plan_event: Callable[[Event], Iterable[Iterable[PlannedDelivery]]],
+    events: Iterable[Event],
+) -> None:
+    """Run events through simulations that share their accepted events.
+
+    `plan_event` returns the deliveries of an event for each simulation.
+    """
     for event in events:
         for simulation in simulations:
             simulation.run_until(event.received_at)
-        if accepted.add(event):
-            for simulation, planned in zip(simulations, routing.route(event, accepted.history), strict=True):
-                simulation.add(event, planned)
+        simulations[0].events.add(event)
+        for simulation, planned in zip(simulations, plan_event(event), strict=True):
+            simulation.add(event, planned)
     for simulation in simulations:
         simulation.run_until(NEVER)
+
+
+def without_duplicates(events: Iterable[Event]) -> Iterator[Event]:
+    """Leave out what the service would not store: an event with a dedupe key of one before it."""
+    known: set[str] = set()
+    for event in events:
+        keys = {key for key in (event.dedupe_key, event.fallback_dedupe_key) if key}
+        if known.isdisjoint(keys):
+            yield event
+            known |= keys
 
 
 def _delivery_id(case: Case, planned: PlannedDelivery) -> str:

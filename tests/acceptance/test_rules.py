@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from bridge.samples import sample
 from bridge.sandbox import start_sandbox
 from tests.acceptance.commands import send_event
 from tests.acceptance.service_process import ADMIN, ServiceProcess, eventually, running_service
@@ -168,6 +169,12 @@ def test_plan_prints_number_and_content_of_changed_deliveries(service: ServicePr
     assert "text: first -> a message that is much longer" in output
     reverse = service.run("plan", "rules.yaml", "--event", "call.busy", "--baseline", "new.yaml").stdout
     assert "forty characters, and so on\n          -> first" in reverse
+
+
+def test_plan_counts_an_event_that_is_named_twice_once(service: ServiceProcess) -> None:
+    (service.folder / "call.json").write_text(json.dumps(sample("call.busy")))
+    names = [argument for _ in range(2) for argument in ("--event", "call.json")]
+    assert json.loads(service.run("plan", "rules.yaml", *names, "--json").stdout)["events"] == 1
 
 
 def test_schema_lists_actions_and_prints_editor_setup(service: ServiceProcess) -> None:

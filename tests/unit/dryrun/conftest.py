@@ -53,6 +53,7 @@ class PostParams(Params):
 
 def registry() -> Registry:
     texter = Connector("texter", settings=ConnectorSettings)
+    pager = Connector("pager", settings=ConnectorSettings)
     mailer = Connector("mailer", settings=ConnectorSettings)
     ledger = Connector("ledger", settings=ConnectorSettings)
     desk = Connector("desk", settings=ConnectorSettings)
@@ -65,6 +66,16 @@ def registry() -> Registry:
     @texter.action(channel="sms", text="body", idempotency=per_message)
     def send(client: Any, params: SmsParams, context: Context) -> Success:
         """Send a text message; there is no lookup."""
+        raise AssertionError("a dry run calls no provider")
+
+    @texter.action(idempotency=per_event, serialize_by=SerializeBy.NONE)
+    def label(client: Any, params: PostParams, context: Context) -> Success:
+        """Label a number: on the connection of messages, but none itself."""
+        raise AssertionError("a dry run calls no provider")
+
+    @pager.action(channel="sms", text="body", idempotency=per_message)
+    def page(client: Any, params: SmsParams, context: Context) -> Success:
+        """Send a text message through another provider."""
         raise AssertionError("a dry run calls no provider")
 
     @mailer.action(channel="email", text="text", idempotency=per_message)
@@ -82,6 +93,11 @@ def registry() -> Registry:
         """Log a conversation."""
         raise AssertionError("a dry run calls no provider")
 
+    @ledger.action(idempotency=per_event, serialize_by=SerializeBy.NONE)
+    def tag(client: Any, params: PostParams, context: Context) -> Success:
+        """Tag a conversation."""
+        raise AssertionError("a dry run calls no provider")
+
     @desk.action(idempotency=per_event, serialize_by=SerializeBy.NONE)
     def notify(client: Any, params: PostParams, context: Context) -> Success:
         """Notify the team."""
@@ -93,7 +109,7 @@ def registry() -> Registry:
         raise AssertionError("a dry run calls no provider")
 
     registry = Registry()
-    for connector in (texter, mailer, ledger, desk):
+    for connector in (texter, pager, mailer, ledger, desk):
         registry.add(connector)
     return registry
 

@@ -153,6 +153,13 @@ def test_events_are_forgotten_once_their_deliveries_have_ended(load_rules, event
     assert 30 <= most <= 40
 
 
+def test_stored_events_are_compared_without_looking_for_duplicates(load_rules, event):
+    """An operator may have accepted an event with the type, conversation and time of another one."""
+    events = [event("call.busy", "2026-03-02T10:00:00-05:00", dedupe_key) for dedupe_key in ("one", "two")]
+    result = plan(load_rules(OLD), load_rules(OLD), events)
+    assert (result.events, result.old.messages) == (2, {"sms": 2})
+
+
 def test_plan_without_events_is_empty(load_rules):
     result = plan(load_rules(OLD), load_rules(OLD), [])
     assert (result.events, result.since, result.differences) == (0, None, 0)

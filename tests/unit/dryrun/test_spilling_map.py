@@ -23,9 +23,18 @@ def test_map_has_what_was_set_last_whether_in_memory_or_not(changes, in_memory):
     assert len(spilling._recent) <= in_memory
 
 
+def test_key_that_was_never_set_needs_no_query():
+    spilling, queries = SpillingMap[int](2), list[str]()
+    for key in range(10):
+        spilling.set(key, key)
+    spilling._file.set_trace_callback(queries.append)
+    assert [spilling.get(key) for key in (0, 100, 101)] == [0, None, None]
+    assert len(queries) == 1
+
+
 def test_full_disk_is_named_with_what_to_do(monkeypatch):
     class FullDisk(sqlite3.Connection):
-        def execute(self, *_):
+        def executemany(self, *_):
             raise sqlite3.OperationalError("database or disk is full")
 
     monkeypatch.setattr(spilling_map.sqlite3, "connect", lambda *_, **__: FullDisk(":memory:"))
