@@ -12,7 +12,6 @@ from starlette.responses import HTMLResponse
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 
-from bridge.clock import format_timestamp
 from bridge.store.timeline import describe_audit_entry, format_details
 from bridge.telemetry import mask_address
 from bridge.web import labels, times
@@ -72,11 +71,9 @@ def _environment() -> Environment:
         "file_name": labels.file_name,
         "exact_time": times.exact_time_filter,
         "inline_code": labels.inline_code,
-        "iso8601": times.iso8601,
         "mask": mask_address,
         "reason_label": labels.reason_label,
         "time": times.time_filter,
-        "timestamp": format_timestamp,
         "use_label": labels.use_label,
     }
     environment.globals |= {"connection_label": labels.connection_label, "state_label": labels.state_label}

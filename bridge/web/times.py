@@ -11,11 +11,6 @@ from markupsafe import Markup
 from bridge.clock import format_timestamp
 
 
-def iso8601(value: datetime | None) -> str:
-    """Return a time in the format of `<time datetime>`."""
-    return "" if value is None else value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
 @pass_context
 def time_filter(context: Context, value: datetime | None) -> Markup:
     """Return a `<time>`, relative if it is at most a day away: for lists. Nothing for None."""
@@ -62,4 +57,5 @@ def _element(value: datetime | None, zone: tzinfo, text: str) -> Markup:
     title = exact_time(value, zone) if zone is not UTC else f"{format_timestamp(value)} UTC"
     if zone is not UTC:
         title += f" ({format_timestamp(value)} UTC)"
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(iso8601(value), title, text)
+    instant = value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(instant, title, text)

@@ -278,12 +278,11 @@ def test_filters_of_the_former_start_page_lead_to_the_deliveries(browser: httpx.
 # ------------------------------------------------------------ operator actions
 
 
-def test_resolve_from_start_page_redirects_back_to_it(site: Site, browser: httpx.Client) -> None:
+def test_resolve_redirects_to_the_delivery(site: Site, browser: httpx.Client) -> None:
     delivery_id = delivery_in_review(site)
-    response = browser.post(
-        f"/deliveries/{delivery_id}/resolve", data={"resolution": "delivered", "return_to": "overview"}
-    )
-    assert (response.status_code, response.headers["location"]) == (303, "../../?done=delivered")
+    response = browser.post(f"/deliveries/{delivery_id}/resolve", data={"resolution": "delivered"})
+    location = f"../../deliveries/{delivery_id}?done=delivered"
+    assert (response.status_code, response.headers["location"]) == (303, location)
     assert site.engine.show(delivery_id)["state"] == "succeeded"
     assert "Needs review" not in get_page(browser, "/").text
     assert (

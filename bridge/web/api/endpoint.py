@@ -147,10 +147,6 @@ class Resource:
         """Declare a handler with JSON fields. It needs a token for everything, unless `access.READING_POSTS` has it."""
         return self._declare("POST", path, **declared)
 
-    def put(self, path: str, **declared: Unpack[_Declared]) -> Callable[[F], F]:
-        """Declare a handler that sets something; it has JSON fields."""
-        return self._declare("PUT", path, **declared)
-
     def delete(self, path: str, **declared: Unpack[_Declared]) -> Callable[[F], F]:
         """Declare a handler that deletes something; it has JSON fields."""
         return self._declare("DELETE", path, **declared)

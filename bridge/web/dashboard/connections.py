@@ -73,7 +73,6 @@ def _show(service: AdminService, request: Request) -> Response:
     zone, overview = plain_frame(request).zone, found.overview
     pause = overview.status.pause
     cells = strip_cells(name, found.starts, found.period, overview.attempts, found.pauses, found.now, zone)
-    per = duration_text(found.period)
     return render_page(
         request,
         service,
@@ -84,10 +83,9 @@ def _show(service: AdminService, request: Request) -> Response:
         spans=SPANS,
         span=span,
         strip=strip(cells, f"Attempts over {name}, {SPANS[span].title.lower()}"),
-        charts=_charts(found.starts, overview.attempts, per, zone),
+        charts=_charts(found.starts, overview.attempts, duration_text(found.period), zone),
         pauses_of_span=_pause_rows(found),
         held=held_deliveries(service.database, connection=name) if pause is not None else None,
-        per=per,
     )
 
 

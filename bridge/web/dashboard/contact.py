@@ -204,7 +204,6 @@ def _confirm_erase(service: AdminService, request: Request) -> Response:
         title="Erase a contact",
         details=details,
         preview=preview_erase(service.database, details.addresses),
-        ending=_ending(details),
     )
 
 

@@ -14,7 +14,6 @@ from starlette.routing import BaseRoute
 
 from bridge.store.batches import SelectionChanged
 from bridge.store.bulk_actions import (
-    MAX_DELIVERIES,
     TooManyDeliveries,
     change_all,
     preview_bulk,
@@ -111,7 +110,6 @@ def _preview(service: AdminService, request: Request, selection: _Selection, pro
         criteria=selection.criteria,
         fixed=_fixed(service, selection),
         list_path=selection.list_path,
-        most=MAX_DELIVERIES,
     )
 
 

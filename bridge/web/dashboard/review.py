@@ -134,8 +134,7 @@ def _resolve(service: AdminService, request: Request, fields: Form) -> Response:
     result = service.resolve(
         delivery_id, actor_of(request), resolution, external_id, seen_in(fields, delivery_id)
     )
-    pages = {"review": "review", "overview": ""}
-    path = pages.get(fields.get("return_to", ""), f"deliveries/{delivery_id}")
+    path = "review" if fields.get("return_to") == "review" else f"deliveries/{delivery_id}"
     if not result.done:
         return refused_action(service, request, path, result)
     return done(request, path, _RESOLVED[resolution])

@@ -210,7 +210,6 @@ def _page(
         examples=[_example(item) for item in plan["samples"]] if plan else [],
         forecast=forecast,
         outcomes=[_outcome(item) for item in forecast["deliveries"]] if forecast else [],
-        event_received=parse_timestamp(forecast["occurred_at"]) if forecast else None,
     )
 
 

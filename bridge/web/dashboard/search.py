@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute
 
 from bridge.contacts.typed_address import InvalidAddress, read_typed_address
 from bridge.store.rejected_groups import recent_rejected_requests
-from bridge.store.search import LOOSE_LIMIT, search
+from bridge.store.search import search
 from bridge.store.search_terms import is_national_number
 from bridge.web.admin_service import AdminService
 from bridge.web.dashboard.contact import show_address
@@ -44,7 +44,6 @@ def _search(service: AdminService, request: Request, fields: Form | None = None)
         title="Search",
         query=query,
         found=found,
-        limit=LOOSE_LIMIT,
         rejected=recent_rejected_requests(service.database) if found is not None and not found.match else [],
         needs_country=is_national_number(query) and service.database.default_country is None,
     )

@@ -48,7 +48,6 @@ def _confirm_stop(service: AdminService, request: Request) -> Response:
         stop=service.stop(),
         held=held_deliveries(service.database),
         scopes=StopScope,
-        max_counted=MAX_COUNTED,
     )
 
 
