@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import inspect, select
+from sqlalchemy import Connection, inspect, select, text
 
 from bridge.errors import StoreUnavailable
 from bridge.samples import refresh_sample, sample
@@ -28,6 +28,20 @@ def incoming(**changes: Any) -> IncomingEvent:
     return IncomingEvent(read_event(raw, NOW), raw)
 
 
+def definitions_of_indexes(conn: Connection, table: str) -> list[str]:
+    """Return the definition of every index, which SQLAlchemy reflects without its operator classes."""
+    return list(
+        conn.execute(
+            text(
+                "SELECT sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL AND tbl_name = :table"
+                if conn.dialect.name == "sqlite"
+                else "SELECT indexdef FROM pg_indexes WHERE tablename = :table"
+            ),
+            {"table": table},
+        ).scalars()
+    )
+
+
 def described(database: Database) -> dict[str, dict[str, list[str]]]:
     """Return columns, keys and indexes of every table."""
     with database.read() as conn:
@@ -38,16 +52,13 @@ def described(database: Database) -> dict[str, dict[str, list[str]]]:
                 "primary key": [str(found.get_pk_constraint(table)["constrained_columns"])],
                 "foreign keys": sorted(map(str, found.get_foreign_keys(table))),
                 "unique": sorted(str(item["column_names"]) for item in found.get_unique_constraints(table)),
-                "indexes": [
-                    f"{[str(value) for value in item.pop('dialect_options', {}).values()]} {item}"
-                    for item in found.get_indexes(table)
-                ],
+                "indexes": definitions_of_indexes(conn, table),
             }
             for table in found.get_table_names()
+            if table != "alembic_version"  # Alembic gives its key another name
         }
 
 
-@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection:sqlalchemy.exc.SAWarning")
 def test_migrations_create_exactly_the_schema(
     database: Database, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -59,6 +70,9 @@ def test_migrations_create_exactly_the_schema(
     migrated = Database(url)
     try:
         with migrated.migration() as conn:
+            if not migrated.is_sqlite:  # a new database already has the tables
+                conn.execute(text("DROP SCHEMA public CASCADE"))
+                conn.execute(text("CREATE SCHEMA public"))
             run_migrations(conn)
         assert current_revision(migrated) == newest_revision() == current_revision(database)
         created = described(database)
