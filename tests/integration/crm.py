@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -138,3 +140,8 @@ def phone_number(number: int) -> str:
 def email_address(number: int) -> str:
     """Return an email address, different for each contact."""
     return f"person{number}@example.com"
+
+
+def note_text(note: str) -> str:
+    """Return the text of a note in Pipedrive, as a user reads it."""
+    return html.unescape(re.sub(r"<[^>]+>", "", re.sub(r"<br />", "\n", note)))

@@ -13,7 +13,6 @@ from bridge.connector import Success
 from bridge.errors import LookupInconclusive, OutcomeUnknown
 from bridge.events import Event
 from bridge.sandbox import RunningSandbox
-from bridge.sandbox.pipedrive.api import note_text
 from bridge.store.contact_cache import StoredContactCache
 from bridge.store.database import Database
 from bridge.store.erase import erase
@@ -24,7 +23,7 @@ from bridge.store.possible_duplicates import (
 )
 from bridge.store.queries import NotFound
 from bridge.testing import build_context, event
-from tests.integration.crm import CrmConnection
+from tests.integration.crm import CrmConnection, note_text
 
 PHONE, EMAIL = "+12125550123", "maya.lindqvist@example.com"
 PERSON = {"metadata.contactName": "Maya Lindqvist", "callMetadata.customer.company": "Lindqvist Cycles"}

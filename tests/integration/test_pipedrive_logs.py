@@ -20,9 +20,8 @@ from bridge.errors import (
     TransientError,
 )
 from bridge.sandbox import RunningSandbox
-from bridge.sandbox.pipedrive.api import note_text
 from bridge.testing import build_context, event
-from tests.integration.crm import CrmConnection
+from tests.integration.crm import CrmConnection, note_text
 
 PHONE, EMAIL = "+12125550123", "maya.lindqvist@example.com"
 ACTIVITIES = "/api/v2/activities"

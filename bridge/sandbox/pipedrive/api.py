@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
@@ -281,8 +280,3 @@ def _sanitized(note: str) -> str:
     """Return HTML as Pipedrive might store it: without comments and scripts, with closed line breaks."""
     note = re.sub(r"<!--.*?-->|<script.*?</script>", "", note, flags=re.DOTALL | re.IGNORECASE)
     return re.sub(r"<br\s*/?>", "<br />", note)
-
-
-def note_text(note: str) -> str:
-    """Return the text of a note, as a user reads it."""
-    return html.unescape(re.sub(r"<[^>]+>", "", re.sub(r"<br />", "\n", note)))
