@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,10 +26,11 @@ def unsubscribe_link(public_url: str | None, keys: Sequence[str]) -> Callable[[s
     """
     if not public_url or not keys:
         return lambda _channel, _address: None
-    root, cipher = public_url.rstrip("/"), _cipher(keys)
+    root = public_url.rstrip("/")
+    cipher = cache(partial(_cipher, keys))  # with the first link: cryptography takes 3 MB
 
     def link(channel: str, address: str) -> str:
-        token = cipher.encrypt(json.dumps([channel, address]).encode()).decode()
+        token = cipher().encrypt(json.dumps([channel, address]).encode()).decode()
         return f"{root}/unsubscribe/{token.rstrip('=')}"
 
     return link

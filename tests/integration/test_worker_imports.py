@@ -32,6 +32,8 @@ configure_logging("console")
 from bridge.connector.discovery import Registry
 registry = Registry()
 names = [registry.connector(name).name for name in registry.names()]
+from bridge.unsubscribe_links import unsubscribe_link
+unsubscribe_link("https://bridge.example.com", ["a secret of 16 characters"])
 from bridge_connectors.salesforce import sdk
 sdk.SalesforceError  # imports the SDK
 from simple_salesforce import Salesforce
