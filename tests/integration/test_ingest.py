@@ -59,6 +59,7 @@ def described(database: Database) -> dict[str, dict[str, list[str]]]:
         }
 
 
+@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection:sqlalchemy.exc.SAWarning")
 def test_migrations_create_exactly_the_schema(
     database: Database, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
