@@ -60,7 +60,7 @@ def receivers(folder: Path, database_url: str, port: int, number: int) -> Iterat
             own = free_port()
             environ = clean_environment(
                 HEPPU_WEBHOOK_SECRET=SECRET, BRIDGE_ADMIN_TOKEN=ADMIN, BRIDGE_DATABASE_URL=database_url,
-                BRIDGE_PORT=str(port), BRIDGE_METRICS_PORT=str(own), BRIDGE_STOP_DELAY="1s",
+                BRIDGE_PORT=str(port), BRIDGE_METRICS_PORT=str(own),
             )  # fmt: skip
             log = folder / f"{index}.log"
             process = stack.enter_context(
