@@ -13,7 +13,7 @@ from bridge.rules.late import DETAILS, DETAILS_CONNECTION, using
 from bridge.rules.model import Rules
 from bridge.store.connections import register_accounts
 from bridge.store.database import Database
-from bridge.store.queries import connections_in_use
+from bridge.store.queries import other_connections_in_use
 from bridge.telemetry import log
 from bridge.worker.account import Account, Accounts, shared_token_store
 
@@ -63,12 +63,11 @@ class AccountOpener:
     def open_unfinished(self) -> None:
         """Open the accounts of unfinished deliveries of earlier rules, and log those that cannot be opened."""
         connectors = {}
-        for name, action in connections_in_use(self._database):
-            if self.accounts.get(name) is None:
-                try:
-                    connectors[name] = self._registry.connector(ActionName.parse(action).connector)
-                except (KeyError, ConfigError) as error:
-                    _warn_unavailable(name, error)
+        for name, action in other_connections_in_use(self._database, self.accounts.all()):
+            try:
+                connectors[name] = self._registry.connector(ActionName.parse(action).connector)
+            except (KeyError, ConfigError) as error:
+                _warn_unavailable(name, error)
         errors = self._open(connectors)
         if self._required:
             for name, missing in errors.items():

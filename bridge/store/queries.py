@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final, TypedDict, Unpack
@@ -378,17 +378,30 @@ def latest_rules(database: Database) -> str | None:
         return conn.execute(query).scalar_one_or_none()
 
 
-def connections_in_use(database: Database) -> list[tuple[str, str]]:
-    """Return the connections of deliveries that are unfinished or may be retried, each with one of its actions."""
-    table = schema.deliveries
-    connection = unindexed(table.c.connection)
-    query = (
-        select(connection, func.min(table.c.action))
-        .where(table.c.state.in_(("pending", "running", "retrying", "needs_review", "failed")))
-        .group_by(connection)
-    )
+def other_connections_in_use(database: Database, known: Container[str]) -> list[tuple[str, str]]:
+    """Return the connections of deliveries that are unfinished or may be retried, each with one of its actions.
+
+    Those in `known` are left out, so nothing but an index is read as long as no connection was removed.
+    """
+    table = schema.deliveries.c
+    in_use = []
     with database.read() as conn:
-        return [tuple(row) for row in conn.execute(query)]
+        for name in _connections(conn):
+            if name in known:
+                continue
+            is_open = table.state.in_(("pending", "running", "retrying", "needs_review", "failed"))
+            query = select(table.action).where(is_open, unindexed(table.connection) == name).limit(1)
+            if (action := conn.execute(query).scalar_one_or_none()) is not None:
+                in_use.append((name, action))
+    return in_use
+
+
+def _connections(conn: Connection) -> Iterator[str]:
+    """Yield the connections of all deliveries, each found by one index lookup after the one before."""
+    connection, name = schema.deliveries.c.connection, ""
+    query = select(func.min(connection))
+    while (found := conn.execute(query.where(connection > name)).scalar_one()) is not None:
+        yield (name := found)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from bridge.store.delivery_list import (
     list_deliveries,
     matching_ids,
 )
-from bridge.store.queries import NotFound
+from bridge.store.queries import NotFound, other_connections_in_use
 from tests.integration.engine import Engine
 
 EVERYTHING = DeliveryFilter()
@@ -177,6 +177,19 @@ def test_counts_follow_the_filter_but_its_states(engine: Engine, monkeypatch: py
     monkeypatch.setattr(delivery_list, "MAX_COUNT", 2)
     counts = count_by_state(engine.database, DeliveryFilter())
     assert (counts["pending"], counts["failed"]) == (CappedCount(2, is_exact=False), CappedCount(1))
+
+
+def test_connections_of_open_and_failed_deliveries_are_in_use_unless_they_are_known(engine: Engine) -> None:
+    fail(engine)
+    states = {"old": "failed", "paused": "pending", "finished": "succeeded", "wrong": "needs_review"}
+    for connection, state in states.items():
+        delivery_id = engine.deliver("post", connection=connection)
+        with engine.database.write() as conn:
+            table = schema.deliveries
+            conn.execute(update(table).where(table.c.id == delivery_id).values(state=state))
+    in_use = [(name, "desk.post") for name in ("desk", "old", "paused", "wrong")]
+    assert other_connections_in_use(engine.database, ()) == in_use
+    assert other_connections_in_use(engine.database, ("desk", "wrong")) == in_use[1:3]
 
 
 def test_a_range_has_one_limit_at_each_end(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from bridge.store.delivery_list import MAX_COUNT
 from bridge.store.gauges import read_gauges
 from bridge.store.history_upkeep import update_history
 from bridge.store.hourly_counts import COUNTED, HOUR, count_hours, hours_to_count
+from bridge.store.queries import other_connections_in_use
 from bridge.store.rule_deliveries import cancel_rule
 from bridge.store.service_problems import read_facts
 from bridge.store.unclaimed import explain_unclaimed
@@ -134,11 +135,12 @@ def visit(site: Site, pages: list[str]) -> None:
 
 
 def watch(database: Database, site: Site) -> None:
-    """Read what the metrics and alerts watch."""
+    """Read what the metrics and alerts watch, and what a start reads."""
     read_gauges(database)
     read_facts(database, site.rules.current.alert_settings, "host")
     explain_unclaimed(database, ["desk", "twilio"])
     update_history(database)
+    other_connections_in_use(database, ["desk", "slack", "twilio"])
 
 
 def grown(before: Counter[str], after: Counter[str]) -> list[str]:

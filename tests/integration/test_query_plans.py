@@ -29,10 +29,10 @@ from bridge.store.gauges import read_gauges
 from bridge.store.history_upkeep import update_history
 from bridge.store.newest_events import newest_events
 from bridge.store.queries import (
-    connections_in_use,
     count_reviews,
     latest_rules,
     list_events,
+    other_connections_in_use,
     queue_stats,
     stored_events,
 )
@@ -140,7 +140,7 @@ def work(engine: Engine) -> None:
     read_gauges(database)
     read_service_status(database)
     count_reviews(database, 10)
-    connections_in_use(database)
+    other_connections_in_use(database, ())
     waiting_by_connection(database)
     waiting_of_connections(database, ["desk"])
     newest_events(database, now - timedelta(days=1), limit=10, max_bytes=10_000)
