@@ -95,8 +95,7 @@ class Totals:
     def to_json(self) -> dict[str, Any]:
         """Return the totals as plain data."""
         return {
-            name: dict(sorted(value.items())) if isinstance(value, Counter) else value
-            for name, value in vars(self).items()
+            name: dict(value) if isinstance(value, Counter) else value for name, value in vars(self).items()
         }
 
 
@@ -155,7 +154,7 @@ def plan(
         for rules, on_complete in (
             (old, comparison.add_old),
             (new, comparison.add_new),
-            (old, comparison.add_shared),
+            (old, comparison.add_shared),  # for these deliveries, both versions decide alike
         )
     ]
     since = until = None
@@ -175,8 +174,8 @@ def plan(
         comparison.differences,
         {rule: dict(kinds) for rule, kinds in sorted(comparison.rules.items())},
         comparison.samples(),
-        comparison.old + comparison.shared,
-        comparison.new + comparison.shared,
+        comparison.shared + comparison.old,
+        comparison.shared + comparison.new,
     )
 
 

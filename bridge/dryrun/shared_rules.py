@@ -30,10 +30,10 @@ class SharedRules:
         self._independent = _independent(same, old, new)
 
     def plan(self, event: Event, history: History) -> list[Sequence[PlannedDelivery]]:
-        """Return the deliveries of an event that only the old rules decide about, those of the new rules, and the rest.
+        """Return the deliveries of an event in three lists: under the old rules, under the new rules, and shared.
 
-        The rest has the same result under both versions. A delivery that cannot be rendered is not part of it, because
-        it may be mentioned in an alert about others.
+        A shared delivery has the same result under both versions and is in neither of their lists. One that cannot be
+        rendered is never shared, because an alert may count it together with others.
         """
         shared, both = list[PlannedDelivery](), list[PlannedDelivery]()
         for item in _planned(event, self._same, history):
@@ -72,9 +72,9 @@ def _is_same(rule: Rule, old: Rules, new: Rules) -> bool:
 def _independent(same: Collection[str], old: Rules, new: Rules) -> Collection[str]:
     """Return the names of those among the same rules whose deliveries have the same result under both versions.
 
-    No other rule, and no alert, touches what decides about them: the idempotency keys of their actions, and for
-    messages the caps of an address and of a connection, which pause it. A rule with `on_failure` is not independent,
-    because what follows a failure counts for `once` and for caps.
+    What decides about them is touched by no rule that differs, by no alert, and by no rule that depends on these: the
+    idempotency keys of their actions, and for messages the caps of an address and of a connection, which pause it. A
+    rule with `on_failure` is not independent, because what follows a failure counts for `once` and for caps.
     """
     orders = [[rule.name for rule in rules.rules if rule.name in same] for rules in (old, new)]
     if orders[0] != orders[1]:
