@@ -27,7 +27,7 @@ from bridge.store.rule_deliveries import (
     waiting_deliveries,
     waiting_groups,
 )
-from tests.integration.engine import Engine
+from tests.integration.engine import Engine, raising
 
 STEP = "{use: twilio.send_sms, delay: 1h, with: {body: 'Hi {{ contact.first_name }}'}}"
 LOG = "{use: slack.post, delay: 2h, with: {text: 'call {{ event.duration }}'}}"
@@ -42,11 +42,6 @@ def rules_file(*rules: str, more: str = "") -> Rules:
 
 
 RULES = rules_file(RULE, OTHER)
-
-
-@pytest.fixture
-def engine(database: Database) -> Engine:
-    return Engine(database)
 
 
 def routed(engine: Engine, rules: Rules = RULES, **event: Any) -> dict[str, dict[str, Any]]:
@@ -146,7 +141,10 @@ def test_cancel_rule_cancels_what_waits_and_nothing_else(engine: Engine) -> None
     engine.deliver("post", rule="text", trigger="alert")
     waiting = waiting_deliveries(engine.database, "text")
     assert (waiting.total, waiting.description) == (6, "3 slack.post, 3 twilio.send_sms")
-    assert [(group.rule, group.total) for group in waiting_groups(engine.database)] == [("other", 3), ("text", 6)]
+    assert [(group.rule, group.total) for group in waiting_groups(engine.database)] == [
+        ("other", 3),
+        ("text", 6),
+    ]
     progress: list[int] = []
     result = cancel_rule(engine.database, "ada", "text", progress.append)
     assert result == CancelledDeliveries("text", 6, 0, 0)
@@ -171,10 +169,7 @@ def test_cancel_rule_works_in_bounded_transactions(engine: Engine, monkeypatch: 
 
 
 def test_cancelled_delivery_that_may_have_been_sent_is_not_sent_again(engine: Engine) -> None:
-    def fail() -> None:
-        raise OutcomeUnknown("no answer")
-
-    engine.provider.after = fail
+    engine.provider.after = raising(OutcomeUnknown("no answer"))
     event = engine.event()
     engine.deliver("send", event, rule="text")
     engine.run_due()
