@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import random
 import re
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from bridge.clock import uptime
 from bridge.connector.egress import is_loopback
 from bridge.errors import ConfigError, StoreUnavailable
 from bridge.settings import Settings
 from bridge.store.database import Database
 from bridge.telemetry import log
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 CONNECT_TIMEOUT_SECONDS = 60.0
 """Maximum time a starting service waits for an unreachable PostgreSQL."""
@@ -30,25 +31,30 @@ def migrate(database: Database) -> str:
     """
     from bridge.store.migrate import upgrade
 
+    def log_retry(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        log.warning(
+            "database unavailable",
+            error=str(error),
+            advice="retrying: check that the database is running, and BRIDGE_DATABASE_URL",
+        )
+
     path = sqlite_path(database.url)
     if path is not None:
         with suppress(OSError):  # SQLite itself reports an invalid path
             path.touch(mode=0o600)  # a file created by SQLite would be readable by every user of the machine
-    end = uptime() + (0.0 if database.is_sqlite else CONNECT_TIMEOUT_SECONDS)
-    longest_wait = 0.5
-    while True:
-        try:
-            return upgrade(database)
-        except StoreUnavailable as error:
-            if uptime() >= end:
-                raise
-            log.warning(
-                "database unavailable",
-                error=str(error),
-                advice="retrying: check that the database is running, and BRIDGE_DATABASE_URL",
-            )
-        time.sleep(random.uniform(0, longest_wait))  # not all processes at the same time
-        longest_wait = min(5.0, 2 * longest_wait)
+    if database.is_sqlite:
+        return upgrade(database)
+
+    from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+    return Retrying(
+        retry=retry_if_exception_type(StoreUnavailable),
+        stop=stop_after_delay(CONNECT_TIMEOUT_SECONDS),
+        wait=wait_random_exponential(multiplier=0.5, max=5),
+        before_sleep=log_retry,
+        reraise=True,
+    )(upgrade, database)
 
 
 def sqlite_path(url: str) -> Path | None:
