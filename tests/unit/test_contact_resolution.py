@@ -188,6 +188,17 @@ def test_cached_phone_is_used_for_an_email_that_no_record_has() -> None:
     assert resolve_contacts(crm, [query(cache, "ann@example.com")]) == [ContactRef("2", cached=True)]
 
 
+def test_record_with_both_addresses_is_used_without_a_search_for_the_phone_number() -> None:
+    crm = FakeCrm(
+        ContactMatch("1", ["ann@example.com"], ["212 555 0123"], activity=("2025",)),
+        ContactMatch("2", phones=["212 555 0123"], activity=("2026",)),
+    )
+    assert resolve_contacts(crm, [query(InMemoryContactCache(), "ann@example.com", PHONE)]) == [
+        ContactRef("1")
+    ]
+    assert crm.searches == [["ann@example.com"]]
+
+
 def test_email_and_phone_of_two_records_lead_to_the_most_recently_active_one() -> None:
     crm = FakeCrm(
         ContactMatch("1", ["ann@example.com"], activity=("2025",)),
