@@ -19,7 +19,7 @@ from bridge.http_server import AbortingServer
 from bridge.sandbox import heppu, heppu_requests, slack, slack_workspace, teams
 from bridge.sandbox.control import Control
 from bridge.sandbox.email_account import EmailProvider
-from bridge.sandbox.faults import Fault, Faults, HostileResponse, ProviderName
+from bridge.sandbox.faults import Fault, Faults, HostileResponse
 from bridge.sandbox.gateway import Gateway, RecordedRequest, RequestLog
 from bridge.sandbox.hubspot import account as hubspot
 from bridge.sandbox.pipedrive import account as pipedrive
@@ -48,11 +48,11 @@ class RunningSandbox:
 
     def __init__(
         self,
-        port: int,
-        smtp_port: int,
+        port: int = 0,
+        smtp_port: int = 0,
         *,
-        clock: Clock | None,
-        tls: ssl.SSLContext | None,
+        clock: Clock | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.clock = clock = clock or Clock()
         self._faults = Faults()
@@ -162,7 +162,9 @@ class RunningSandbox:
 
     def fault(
         self,
-        provider: ProviderName,
+        provider: Literal[
+            "hubspot", "salesforce", "pipedrive", "zendesk", "twilio", "slack", "teams", "heppu", "email"
+        ],
         *,
         path: str = "*",
         method: str | None = None,
