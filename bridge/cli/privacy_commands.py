@@ -66,6 +66,9 @@ def erase(
         ),
         as_json,
     )
+    in_progress = sum(result.in_progress for _, result in results)
+    if in_progress:
+        print_status(f"{pluralize(in_progress, 'delivery')} in progress: run the same command again in a minute")
 
 
 def _parse_address(text: str) -> str:
@@ -90,7 +93,3 @@ def _describe(address: str, result: EraseResult) -> str:
         f"{pluralize(result.rejected_requests, 'rejected request')}; "
         f"kept {pluralize(result.opt_outs, 'opt-out')} as a hash"
     )
-    if result.in_progress:
-        print_status(
-            f"{pluralize(result.in_progress, 'delivery')} in progress: run the same command again in a minute"
-        )

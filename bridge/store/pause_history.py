@@ -28,8 +28,6 @@ MIN_RATE_LIMIT: Final = timedelta(seconds=10)
 JOIN_WITHIN: Final = timedelta(minutes=1)
 """An automatic pause that starts this soon after one with the same cause continues it: a provider that recovers for a
 few seconds, or answers every second minute with a 429, does not add a row each time."""
-MAX_JOINED: Final = timedelta(days=1)
-"""A pause that started longer ago is not continued."""
 MAX_WAITED: Final = 10_000
 """Waiting deliveries are counted up to this number, because the count is part of a transaction."""
 

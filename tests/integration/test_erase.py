@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from sqlalchemy import event as sqlalchemy_event
+from typer.testing import CliRunner
 
+from bridge.cli.program import app
 from bridge.store import contact_data
 from bridge.store import erase as erasure
 from bridge.store.audit_log import list_audit_entries
@@ -96,3 +99,11 @@ def test_delivery_that_is_running_is_reported_until_it_has_ended(engine: Engine)
     erased = erase(engine.database, "ada", PHONE, [SECRET])
     assert (erased.events, erased.deliveries, erased.in_progress) == (2, 1, 1)
     assert engine.show(waiting)["state"] == "cancelled"
+
+
+def test_command_says_to_repeat_it_while_a_delivery_runs(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.cli.db.open_store", lambda _: nullcontext(engine.database))
+    engine.deliver("send", engine.event())
+    engine.claim()
+    result = CliRunner().invoke(app, ["erase", "--phone", PHONE, "--yes"])
+    assert "1 delivery in progress: run the same command again in a minute" in result.stderr

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from secrets import token_hex
 from typing import Any
 
 import httpx
@@ -93,7 +94,7 @@ def test_check_leaves_no_row(database: Database) -> None:
 
 def test_full_disk_is_not_ready_counted_and_logged_once(sqlite_service: Service) -> None:
     service = sqlite_service
-    body = service.event(summary="x" * 60_000)
+    body = service.event(summary=token_hex(60_000))
     assert status(service) == 200
     with structlog.testing.capture_logs() as logs, full_disk(service.database):
         assert [service.post(body).status_code for _ in range(20)] == [503] * 20
@@ -119,7 +120,7 @@ def test_disk_with_room_for_a_small_row_only_is_not_ready_after_a_large_event_fa
     service = sqlite_service
     with full_disk(service.database, free_pages=4):
         assert status(service) == 200
-        assert service.post(service.event(summary="x" * 200_000)).status_code == 503
+        assert service.post(service.event(summary=token_hex(200_000))).status_code == 503
         assert [status(service) for _ in range(3)] == [503, 503, 503]
     assert status(service) == 200
 
