@@ -68,7 +68,9 @@ def erase(
     )
     in_progress = sum(result.in_progress for _, result in results)
     if in_progress:
-        print_status(f"{pluralize(in_progress, 'delivery')} in progress: run the same command again in a minute")
+        print_status(
+            f"{pluralize(in_progress, 'delivery')} in progress: run the same command again in a minute"
+        )
 
 
 def _parse_address(text: str) -> str:

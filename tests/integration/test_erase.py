@@ -101,7 +101,9 @@ def test_delivery_that_is_running_is_reported_until_it_has_ended(engine: Engine)
     assert engine.show(waiting)["state"] == "cancelled"
 
 
-def test_command_says_to_repeat_it_while_a_delivery_runs(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_says_to_repeat_it_while_a_delivery_runs(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("bridge.cli.db.open_store", lambda _: nullcontext(engine.database))
     engine.deliver("send", engine.event())
     engine.claim()
