@@ -49,17 +49,18 @@ class ServiceWatch(BackgroundThread):
         *,
         only_receives: bool = False,
     ) -> None:
-        """A process that `only_receives` sees neither missing settings nor a worker: its problems have another name.
-
-        It would otherwise take the problems of a worker on the same host for solved.
-        """
+        """A process that `only_receives` knows neither the settings of connections nor a worker."""
         super().__init__("service-watch")
         self._worker_exits = worker_exits or WorkerExits()
         self._database = database
         self._rules = rules
-        self._host = socket.gethostname() + (" (receiver)" if only_receives else "")
+        self._only_receives = only_receives
+        self._host = socket.gethostname()
+        self._started_at = database.clock.now()
         self._seen: dict[tuple[str, str], datetime] = {}
         """Problems that exist, and when they were first seen."""
+        self._own: set[tuple[str, str]] = set()
+        """Problems of this host that this process has had, and of which it therefore knows when they are over."""
         self._last_event_at: datetime | None = None
         self._past_outage: Outage | None = None
         """An outage that is over, and about which the team has not been told."""
@@ -105,14 +106,26 @@ class ServiceWatch(BackgroundThread):
         """Return the problems that the check before has seen too."""
         now = self._database.clock.now()
         self._seen = {problem.key: self._seen.get(problem.key, now) for problem in problems}
+        self._own |= {problem.key for problem in problems if problem.cause in LOCAL_CAUSES}
         return [problem for problem in problems if now - self._seen[problem.key] >= SEEN_FOR]
 
     def _is_judged(self, announcement: Announcement) -> bool:
         """Return whether this process knows that a problem is over: it has not just seen it."""
         if announcement.cause is ProblemCause.NO_EVENTS and not self._has_event_since(announcement.since):
             return False  # it is only no longer unusual at this time
-        is_here = announcement.cause not in LOCAL_CAUSES or announcement.subject == self._host
-        return is_here and (announcement.subject, announcement.cause) not in self._seen
+        if (announcement.subject, announcement.cause) in self._seen:
+            return False
+        return announcement.cause not in LOCAL_CAUSES or self._knows(announcement)
+
+    def _knows(self, announcement: Announcement) -> bool:
+        """Return whether this process knows about a problem that only one process of a host sees.
+
+        It has had the problem, or was started since: after a restart, the new process says that it is over.
+        """
+        if (announcement.subject, announcement.cause) in self._own:
+            return True
+        is_restarted = announcement.since is not None and self._started_at > announcement.since
+        return is_restarted and not self._only_receives and announcement.subject == self._host
 
     def _has_event_since(self, since: datetime | None) -> bool:
         return since is not None and self._last_event_at is not None and self._last_event_at > since

@@ -320,12 +320,48 @@ def test_process_does_not_end_the_problem_of_another_host(
     assert len(team.alerts()) == 1
 
 
-def test_receiver_does_not_end_the_problem_of_a_worker_on_its_host(team: Team) -> None:
-    """It neither checks the settings of connections nor has a worker."""
+def watch_beside(team: Team, *, only_receives: bool = False) -> ServiceWatch:
+    """Return the watch of another process on the same host, which has no problem."""
+    rules = FixedRules(team.rules.current)
+    return ServiceWatch(team.database, cast(Any, rules), only_receives=only_receives)
+
+
+def test_process_does_not_end_the_problem_of_another_one_on_its_host(team: Team) -> None:
+    """Two servers on a machine have each a worker and settings of their own."""
+    other = watch_beside(team)
     team.rules.load_error = "SLACK_WEBHOOK_URL is not set"
     assert len(team.check()) == 1
-    receiver = ServiceWatch(team.database, cast(Any, FixedRules(team.rules.current)), only_receives=True)
+    for _ in range(3):
+        team.database.clock.advance(minutes=20)
+        other.check()
+        assert team.check() == []
+    team.rules.load_error = None
+    [message] = team.check()
+    assert message.startswith("recovered")
+
+
+def test_restarted_process_says_that_its_problem_is_over(team: Team) -> None:
+    team.rules.load_error = "SLACK_WEBHOOK_URL is not set"
+    assert len(team.check()) == 1
     team.database.clock.advance(minutes=20)
+    watch_beside(team).check()
+    assert team.alerts()[-1].startswith("recovered")
+
+
+def test_receiver_does_not_end_the_problem_of_a_worker_on_its_host(team: Team) -> None:
+    """It neither checks the settings of connections nor has a worker, even if it is restarted."""
+    team.rules.load_error = "SLACK_WEBHOOK_URL is not set"
+    assert len(team.check()) == 1
+    team.database.clock.advance(minutes=20)
+    watch_beside(team, only_receives=True).check()
+    assert len(team.alerts()) == 1
+
+
+def test_problem_of_a_host_that_two_of_its_processes_see_is_alerted_once(team: Team) -> None:
+    receiver = ServiceWatch(team.database, cast(Any, team.rules), only_receives=True)
+    team.rules.load_error = "rules.yaml:3: unknown key"
+    receiver.check()
+    assert len(team.check()) == 1
     receiver.check()
     assert len(team.alerts()) == 1
 
