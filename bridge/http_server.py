@@ -68,8 +68,11 @@ class HttpServer(uvicorn.Server):
     async def leave(self, listener: socket.socket) -> None:
         """Stop listening on a port that other processes share, and let every response close its connection.
 
-        The kernel resets the connections that wait when a listener is closed, so accept them first.
+        The kernel resets the connections that wait when a listener is closed, so accept them first. Before the server
+        has started, there is nothing to leave.
         """
+        if not self.started:
+            return
         loop, accepted = asyncio.get_running_loop(), []
         with contextlib.suppress(OSError):  # none is left
             while True:

@@ -2,7 +2,8 @@
 
 A compressed body begins with a byte that names the dictionary; JSON never begins with it, so bodies that were stored
 uncompressed stay readable. The dictionary belongs to the format: stored bodies can only be read with it, so it never
-changes. A better one gets another byte.
+changes. A better one gets another byte. It is written one release after it can be read, because two versions may run
+side by side.
 """
 
 from __future__ import annotations

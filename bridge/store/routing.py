@@ -147,9 +147,8 @@ def _route_batch(
         if not results:
             return 0, []
         locked += results
-        duplicates = find_duplicate_calls(
-            database, conn, {event_id: events[event_id] for event_id in results}, now
-        )
+        readable = {event_id: events[event_id] for event_id, result in results.items() if not result.failed}
+        duplicates = find_duplicate_calls(database, conn, readable, now)
         for event_id in duplicates:
             results[event_id].trace, results[event_id].deliveries = pack(()), ()
         store_rules_version(database, conn, rules, now)

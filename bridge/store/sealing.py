@@ -97,9 +97,15 @@ class SealedBody(SealedBytes):
         return None if value is None else super().process_bind_param(compress(value), dialect)
 
     def process_result_value(self, value: bytes | None, dialect: Dialect) -> bytes | None:
-        """Decrypt and decompress a body. Raise MissingKey, or ValueError if it is damaged."""
+        """Decrypt and decompress a body; return a damaged one as it is. Raise MissingKey.
+
+        A damaged body is no JSON, which is an error of its event. An error here would be one of the whole query.
+        """
         opened = super().process_result_value(value, dialect)
-        return None if opened is None else decompress(opened)
+        try:
+            return None if opened is None else decompress(opened)
+        except ValueError:
+            return opened
 
 
 class SealedText(TypeDecorator[str]):

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 from sqlalchemy import event as engine_events
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from bridge.connector.discovery import Registry
 from bridge.events import Event
@@ -15,8 +15,11 @@ from bridge.rules.load import load_or_raise
 from bridge.rules.model import Routing
 from bridge.rules.route import route
 from bridge.store import routing, schema
+from bridge.store.contact_data import events_mentioning
 from bridge.store.database import Database
+from bridge.store.event_cache import EventCache
 from bridge.store.queries import show_event
+from bridge.store.reencryption import check_keys
 from bridge.store.routing import route_unrouted
 from bridge.store.traces import pack
 from tests.integration.engine import Engine
@@ -75,6 +78,19 @@ def test_event_that_cannot_be_routed_does_not_affect_the_others(
     assert [event.id for event in seen] == [event.id for event in events]
     assert events_with_deliveries(engine.database) == {events[0].id, events[2].id}
     assert [trace["error"] for trace in show_event(engine.database, broken.id)["trace"]][-1] == "ValueError"
+
+
+def test_damaged_body_fails_its_event_only(engine: Engine) -> None:
+    database = engine.database
+    events = [engine.event("call.completed") for _ in range(3)]
+    with database.write() as conn:
+        damaged = {"body": b"\x01damaged", "id": events[1].id}
+        conn.execute(text("UPDATE events SET body = :body WHERE id = :id"), damaged)
+    database.event_cache = EventCache()  # as in another process
+    check_keys(database)
+    assert route_unrouted(database, RULES, route_event) == (3, [events[1].id])
+    assert events_with_deliveries(database) == {events[0].id, events[2].id}
+    assert list(events_mentioning(database, "+442079460999")) == [[]]
 
 
 def test_events_that_would_take_too_long_wait_for_the_next_batch(

@@ -71,3 +71,12 @@ def test_server_that_leaves_its_port_answers_the_connections_that_wait_there() -
 
     with listen("127.0.0.1", 0, "", share_port=True) as left, listen("127.0.0.1", 0, "") as kept:
         asyncio.run(leave_port(left, kept))
+
+
+def test_server_that_is_stopped_before_it_has_started_has_nothing_to_leave() -> None:
+    async def leave() -> None:
+        server = HttpServer(uvicorn.Config(_answer, log_config=None), lambda: None)
+        await server.leave(listener)
+
+    with listen("127.0.0.1", 0, "", share_port=True) as listener:
+        asyncio.run(leave())
