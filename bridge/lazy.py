@@ -1,7 +1,8 @@
-"""Lazy attributes, computed on first access, and lazy modules, imported with their first attribute."""
+"""Lazy attributes, computed on first access, and modules that are imported on first access, or not at all."""
 
 from __future__ import annotations
 
+import sys
 from functools import cached_property
 from importlib import import_module
 from typing import Any, TypeVar, overload
@@ -41,3 +42,19 @@ class LazyModule:
     def __getattr__(self, attribute: str) -> Any:
         """Return the attribute of the module."""
         return getattr(import_module(self._name), attribute)
+
+
+class LoadedModule:
+    """Stands for a module whose exceptions are recognized, and never imports it.
+
+    An import can fail for the reason of the error that is looked at: there are no more file descriptors. As long as
+    nothing has imported the module, it has raised nothing, and `()` takes the place of each of its classes: no object
+    is an instance of that. Two such classes are therefore joined in a tuple and not with `|`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        """Return the attribute of the module; `()` if it is not imported, or another thread is importing it."""
+        return getattr(sys.modules.get(self._name), attribute, ())

@@ -2,7 +2,7 @@
 
 Every SDK here reports a broken connection with exceptions of its HTTP library (requests, urllib3 or httpx), and
 none of them sets a timeout. Errors are classified by what they prove: if no connection was established, nothing was
-sent and a retry is safe; after that, the outcome is unknown.
+sent and a retry is safe; after that, the outcome is unknown. Nothing is imported for that.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
@@ -28,7 +27,7 @@ from bridge.errors import (
     RateLimited,
     TransientError,
 )
-from bridge.lazy import LazyModule
+from bridge.lazy import LoadedModule
 from bridge.setting_types import check_no_user_info
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     import requests
     import urllib3.exceptions as pool
 else:
-    httpx, requests, pool = map(LazyModule, ("httpx", "requests", "urllib3.exceptions"))
+    httpx, requests, pool = map(LoadedModule, ("httpx", "requests", "urllib3.exceptions"))
 
 CONNECT_SECONDS = 3.0
 _MAX_RETRY_AFTER = timedelta(days=7)
@@ -139,7 +138,7 @@ def failure_from_exception(error: BaseException) -> DeliveryError | None:
             return OutcomeUnknown(str(cause), reason="timeout" if overdue else "server_error")
         if isinstance(cause, _never_connected()) or _is_handshake_failure(cause):
             return TransientError(f"no connection: {_type_name(cause)}", reason="network")
-        if isinstance(cause, httpx.HTTPStatusError | requests.HTTPError) and cause.response is not None:
+        if isinstance(cause, (httpx.HTTPStatusError, requests.HTTPError)) and cause.response is not None:
             response = cause.response
             status, wait = response.status_code, response.headers.get("Retry-After")
             return failure_from_status(
@@ -155,7 +154,6 @@ def failure_from_exception(error: BaseException) -> DeliveryError | None:
     return None
 
 
-@cache
 def _never_connected() -> tuple[type[BaseException], ...]:
     return (
         httpx.ConnectError,
@@ -171,12 +169,10 @@ def _never_connected() -> tuple[type[BaseException], ...]:
     )
 
 
-@cache
 def _timed_out() -> tuple[type[BaseException], ...]:
     return (httpx.TimeoutException, requests.Timeout, pool.TimeoutError, TimeoutError)
 
 
-@cache
 def _connection_lost() -> tuple[type[BaseException], ...]:
     return (httpx.HTTPError, requests.RequestException, pool.HTTPError, OSError)
 

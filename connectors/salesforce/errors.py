@@ -39,6 +39,8 @@ _MAINTENANCE_WAIT = timedelta(minutes=5)
 @connector.classify_error
 def classify_error(error: Exception) -> DeliveryError | None:
     """Map Salesforce's error code rather than the status: a locked row is a 400, an exhausted quota a 403."""
+    if not sdk.is_loaded():  # to import it may be what failed
+        return failure_from_exception(error)
     if isinstance(error, sdk.SalesforceAuthenticationFailed):
         return login_failure(error)
     if not isinstance(error, sdk.SalesforceError):

@@ -32,15 +32,26 @@ _METADATA_API = "simple_salesforce.metadata"
 _import_lock = threading.RLock()
 
 
+def load() -> None:
+    """Import the SDK, unless it is loaded."""
+    with _import_lock:
+        if "simple_salesforce" not in sys.modules:
+            _import_sdk()
+        module = import_module("simple_salesforce")
+        globals().update({name: getattr(module, name) for name in __all__})
+
+
+def is_loaded() -> bool:
+    """Return whether the SDK is loaded. As long as it is not, it has raised no exception."""
+    return "SalesforceError" in globals()
+
+
 def __getattr__(name: str) -> Any:
     """Import the SDK with the first of its names."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    with _import_lock:
-        if "simple_salesforce" not in sys.modules:
-            _import_sdk()
-        value = globals()[name] = getattr(import_module("simple_salesforce"), name)
-    return value
+    load()
+    return globals()[name]
 
 
 class _NoMetadataApi:

@@ -15,6 +15,7 @@ import requests
 from bridge.connector import DeadlineAdapter, parse_retry_after, report_quota
 from bridge.errors import QuotaExhausted, RateLimited, TransientError
 
+from . import sdk
 from .login_errors import redirect_failure
 from .settings import Settings, connector
 
@@ -70,6 +71,7 @@ class Transport:
     """
 
     def __init__(self, settings: Settings) -> None:
+        sdk.load()  # before any request, because it fails if there are no more file descriptors
         host = urlsplit(settings.url).hostname or ""
         direct = settings.url.startswith("https://") and host.endswith(".salesforce.com")
         self.domain = host.removesuffix(".salesforce.com") if direct else "redirected.my"
