@@ -133,7 +133,7 @@ class AttemptRunner:
         items = [item for item in prepared if isinstance(item, BatchItem)]
         if not items:
             return [item if isinstance(item, Exception) else None for item in prepared]
-        client = account.client()
+        client = _open_client(account)
         if looks_up:
             return [run_lookup(action, client, items[0])]
         results = iter(run_action(account.connector, action, client, items))
@@ -189,6 +189,21 @@ class AttemptRunner:
                 ),
             ),
         )
+
+
+def _open_client(account: Account) -> Any:
+    """Return the account's client. An error proves that nothing was sent: the client's libraries may not be loadable.
+
+    Raise DeliveryError.
+    """
+    try:
+        return account.client()
+    except Exception as error:
+        failure = to_delivery_error(error, account.connector.classify)
+        if not isinstance(failure, OutcomeUnknown):
+            raise failure from error
+        detail = f"the client cannot be opened: {failure.detail}"
+        raise TransientError(detail, reason=failure.reason, retry_after=failure.retry_after) from error
 
 
 def _resumes(claimed: ClaimedDelivery, steps: Steps) -> bool:

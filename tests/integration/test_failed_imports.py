@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from bridge.lazy import LoadedModule
+
+from .engine import Engine, raising
 
 TOP = Path(__file__).parents[2]
 CLASSIFY = """
@@ -62,3 +65,19 @@ def test_class_of_a_module_that_is_not_loaded_has_no_instances(monkeypatch: pyte
     assert not isinstance(ValueError(), missing.Error)  # as while it is being imported
     monkeypatch.setattr(sys, "Error", ValueError, raising=False)
     assert isinstance(ValueError(), (missing.Error, missing.OtherError))
+
+
+def test_client_that_cannot_be_opened_has_sent_nothing(engine: Engine) -> None:
+    """Without a lookup, an unknown outcome would need an operator."""
+    engine.connector.build_client = raising(OSError(errno.EMFILE, "Too many open files"))
+    delivery_id = engine.deliver("mail")
+    engine.run_due()
+    delivery = engine.show(delivery_id)
+    assert (delivery["state"], delivery["detail"]) == (
+        "retrying",
+        "the client cannot be opened: connection lost: OSError",
+    )
+    engine.connector.build_client = None
+    engine.run_for(minutes=5)
+    assert engine.show(delivery_id)["state"] == "succeeded"
+    assert [item for item, _ in engine.provider.messages] == [delivery_id]
