@@ -26,6 +26,8 @@ MAX_COMPARED: Final = 1000
 """Reconciled events that one batch is compared with."""
 MAX_STORED: Final = 100_000
 """Stored events that calls are compared with."""
+_READ_AT_A_TIME: Final = 100
+"""Large bodies take milliseconds each, in which a transaction on PostgreSQL is idle: it may be so for 5 seconds."""
 _TABLE = schema.events
 _IS_RECONCILED = text("events.reconciled")
 """Literal, so that the partial index with this condition is used."""
@@ -99,7 +101,7 @@ def stored_calls(database: Database, since: datetime) -> list[CallIdentity]:
         .limit(MAX_STORED)
     )
     with database.read() as conn:
-        rows = conn.execution_options(yield_per=500).execute(query)
+        rows = conn.execution_options(yield_per=_READ_AT_A_TIME).execute(query)
         return [CallIdentity.of(event_from_row(row, database.default_country)) for row in rows]
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
-from datetime import timedelta
+from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from typer.testing import CliRunner
 
 from bridge.cli import heppu_reconcile
@@ -31,7 +34,7 @@ from bridge.store.ingest import IncomingEvent, store_events
 from bridge.store.migrate import upgrade
 from bridge.store.newest_events import newest_events
 from bridge.store.queries import list_events, show_event
-from bridge.store.reconciliation import stored_calls
+from bridge.store.reconciliation import CallIdentity, stored_calls
 from bridge.store.routing import route_unrouted
 from bridge.store.rule_stats import last_fired, newest_traces
 from bridge.store.rule_versions import list_versions, show_version, version_use
@@ -226,6 +229,33 @@ def test_stored_calls_and_newest_events(database: Database) -> None:
     assert version_use(database)[RULES.hash].events == 2
     assert set(last_fired(database, ["log", "nothing"])) == {"log"}
     assert len(newest_traces(database, "log", ["call.busy"])) == 1  # the other one is a duplicate
+
+
+@pytest.mark.postgres
+def test_calls_are_read_in_parts_that_a_transaction_may_be_idle_for(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL ends a transaction from which it hears nothing for 5 seconds. A body of 1 MB takes 8 ms."""
+    idle_since = list[datetime]()
+    identity_of = CallIdentity.of
+
+    def identity_while_idle(event: Event) -> CallIdentity:
+        idle_since.append(watcher.execute(state).scalar_one())
+        return identity_of(event)
+
+    state = text(
+        "SELECT max(state_change) FROM pg_stat_activity "
+        "WHERE state = 'idle in transaction' AND datname = current_database()"
+    )
+    database = Database(postgres_url)
+    count = 250
+    with closing(database), database.engine.connect() as connection:
+        watcher = connection.execution_options(isolation_level="AUTOCOMMIT")
+        for number in range(count):
+            webhook(database, conversationId=f"conv_{number}", webhookId=f"whd_{number}")
+        monkeypatch.setattr(CallIdentity, "of", identity_while_idle)
+        assert len(stored_calls(database, database.clock.now() - timedelta(hours=1))) == count
+    assert max(Counter(idle_since).values()) <= 100
 
 
 def bodies(database: Database, **changes: Any) -> tuple[dict[str, Any], dict[str, Any]]:
