@@ -35,13 +35,16 @@ class NewestEvents:
 
 
 def newest_events(database: Database, since: datetime, *, limit: int, max_bytes: int) -> NewestEvents:
-    """Return the newest events since an instant: at most `limit`, with bodies of `max_bytes` together."""
+    """Return the newest events since an instant: at most `limit`, with bodies of `max_bytes` together.
+
+    Those that are not routed because another event is about the same call are left out.
+    """
     table = schema.events
-    in_period = table.c.received_at >= since
-    numbered = select(table.c.id).where(in_period).limit(MAX_COUNT).subquery()
+    in_period = (table.c.received_at >= since, table.c.duplicate_of.is_(None))
+    numbered = select(table.c.id).where(*in_period).limit(MAX_COUNT).subquery()
     rows = (
         select(*table.c["id", "dedupe_key", "received_at", "type", "conversation_id", "body"])
-        .where(in_period, table.c.body.is_not(None))
+        .where(*in_period, table.c.body.is_not(None))
         .order_by(table.c.received_at.desc())
         .limit(limit)
         .execution_options(yield_per=_READ_AT_A_TIME)

@@ -333,7 +333,10 @@ def stored_body(database: Database, event_id: str) -> bytes:
 
 
 def stored_events(database: Database, since: datetime | None, until: datetime) -> Iterator[Event]:
-    """Read the events received in a period whose bodies are kept, oldest first, a batch at a time."""
+    """Read the events received in a period whose bodies are kept, oldest first, a batch at a time.
+
+    Those that are not routed because another event is about the same call are left out.
+    """
     table = schema.events
     query = (
         select(*table.c[EVENT_COLUMNS])
@@ -361,7 +364,11 @@ def count_stored_events(database: Database, since: datetime | None, until: datet
 
 
 def _kept_between(since: datetime | None, until: datetime) -> Sequence[ColumnElement[bool]]:
-    conditions = [_EVENTS.c.body.is_not(None), _EVENTS.c.received_at < until]
+    conditions = [
+        _EVENTS.c.body.is_not(None),
+        _EVENTS.c.duplicate_of.is_(None),
+        _EVENTS.c.received_at < until,
+    ]
     return conditions if since is None else [*conditions, _EVENTS.c.received_at >= since]
 
 

@@ -33,7 +33,7 @@ from bridge.store.database import Database
 from bridge.store.ingest import IncomingEvent, store_events
 from bridge.store.migrate import upgrade
 from bridge.store.newest_events import newest_events
-from bridge.store.queries import list_events, show_event
+from bridge.store.queries import count_stored_events, list_events, show_event, stored_events
 from bridge.store.reconciliation import CallIdentity, stored_calls
 from bridge.store.routing import route_unrouted
 from bridge.store.rule_stats import last_fired, newest_traces
@@ -229,6 +229,20 @@ def test_stored_calls_and_newest_events(database: Database) -> None:
     assert version_use(database)[RULES.hash].events == 2
     assert set(last_fired(database, ["log", "nothing"])) == {"log"}
     assert len(newest_traces(database, "log", ["call.busy"])) == 1  # the other one is a duplicate
+
+
+def test_plan_leaves_out_event_that_is_not_routed_because_of_another(database: Database) -> None:
+    original, made = bodies(database)
+    routed = store_event(database, original)
+    store_event(database, made, reconciled=True)
+    other = webhook(database, phone=OTHER, conversationId="conv_other", webhookId="whd_other")
+    route_all(database)
+    now = database.clock.now()
+    since, until = now - timedelta(hours=1), now + timedelta(minutes=1)
+    assert {event.id for event in stored_events(database, since, until)} == {routed, other}
+    assert count_stored_events(database, since, until) == 2
+    newest = newest_events(database, since, limit=5, max_bytes=10**6)
+    assert ({event.id for event in newest.events}, newest.total) == ({routed, other}, 2)
 
 
 @pytest.mark.postgres
