@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from functools import lru_cache
@@ -54,15 +53,9 @@ def normalize_email(value: object) -> str | None:
 
 
 def email_spellings(email: str) -> frozenset[str]:
-    """Return how a JSON text may spell a canonical address.
-
-    The domain is in ASCII or in Unicode, the case as it is or lower, and characters may be escaped.
-    """
-    spellings = {email, email.lower()}
+    """Return the canonical address with its domain in ASCII and in Unicode."""
     valid = _parse(email) if "xn--" in email else None
-    if valid is not None:
-        spellings |= {f"{local}@{valid.domain}" for local in (valid.local_part, valid.local_part.lower())}
-    return frozenset(spellings | {json.dumps(spelling)[1:-1] for spelling in spellings})
+    return frozenset([email] if valid is None else [email, f"{valid.local_part}@{valid.domain}"])
 
 
 @lru_cache(maxsize=4096)

@@ -136,28 +136,23 @@ def search_digits(number: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(digits))
 
 
-def national_forms(number: str) -> frozenset[str]:
-    """Return how texts write the national part of an E.164 number, with any country code or trunk prefix before it.
+def shared_digits(number: str) -> str:
+    """Return the digits with which every spelling of an E.164 number ends: most often, its national number.
 
-    For a search, whose hits `contains_number` then confirms.
+    All digits of a short number, because its national number alone is too little to search for.
     """
     try:
         parsed = phonenumbers.parse(number)
     except NumberParseException:
-        return frozenset([number])
-    written = str(phonenumbers.format_number(parsed, PhoneNumberFormat.INTERNATIONAL))
-    _, *groups = re.findall(r"\d+", written)
-    if sum(map(len, groups)) < _MIN_NATIONAL_DIGITS:
-        return frozenset([number])
-    national = str(phonenumbers.format_number(parsed, PhoneNumberFormat.NATIONAL))
-    return frozenset([*(separator.join(groups) for separator in ("", " ", "-", ".")), national.lstrip("0")])
-
-
-def contains_number(text: str, number: str, country: str | None = None) -> bool:
-    """Return whether a text contains the E.164 number in any spelling."""
-    return number in text or any(
-        normalize_phone(match, country) == number for match in _NUMBER_IN_TEXT.findall(text)
-    )
+        return number[1:]
+    if len(phonenumbers.national_significant_number(parsed)) < _MIN_NATIONAL_DIGITS:
+        return number[1:]
+    # Argentina writes +54 9 11 ... as 011 15-....
+    written = str(phonenumbers.format_number(parsed, PhoneNumberFormat.NATIONAL))
+    forms = {*search_digits(number), re.sub(r"\D", "", written).lstrip("0")}
+    shortest = min(forms, key=len)
+    ends = (shortest[start:] for start in range(len(shortest) + 1))
+    return next(end for end in ends if all(form.endswith(end) for form in forms))
 
 
 def is_country(code: str) -> bool:
@@ -188,7 +183,6 @@ def _text(value: object) -> str | None:
 
 # ---------------------------------------------------------------- reading
 
-_NUMBER_IN_TEXT = re.compile(r"[+(]{0,2}\d[\d ().\-/]{4,30}\d", re.ASCII)
 _DIALED = re.compile(r"[( ]*(\+*)([\d ().\-/]*)", re.ASCII)
 _MAX_DIALED_DIGITS = 15 + len("0011") + len("0")
 """Of an E.164 number with an international prefix and a trunk prefix."""

@@ -6,15 +6,14 @@ everything that is stored, a part at a time, so that no transaction is long.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Final
 
 from sqlalchemy import Column, ColumnElement, false, func, or_, select
 
 from bridge.contacts.address import address_key
-from bridge.contacts.email import email_spellings
-from bridge.contacts.phone import contains_number, national_forms
+from bridge.contacts.mentions import mention_test
 from bridge.ids import id_at, time_of_id
 from bridge.store import schema
 from bridge.store.contact_rows import deliveries_of
@@ -51,12 +50,12 @@ def events_mentioning(database: Database, address: str, after: str = "") -> Iter
     """
     is_contact = or_(_EVENTS.c.phone == address, _EVENTS.c.email == address_key(address))
     stored = select(_EVENTS.c.id, _EVENTS.c.body, func.coalesce(is_contact, false()).label("is_contact"))
-    mentions = _search(database, address)
+    mentions = mention_test(address, database.default_country)
     for is_part in _parts(database, _EVENTS.c.id, after):
         with database.read() as conn:
             rows = conn.execute(stored.where(is_part).order_by(_EVENTS.c.id))
             # Row by row, because large bodies are compressed.
-            found = [row.id for row in rows if row.is_contact or mentions(row.body)]
+            found = [row.id for row in rows if row.is_contact or mentions(row.body or b"")]
         yield found
 
 
@@ -66,18 +65,19 @@ def deliveries_mentioning(database: Database, address: str, after: str = "") -> 
     `after` is where to start: see `newest_ids`.
     """
     key, table = address_key(address), _DELIVERIES.c
+    is_contact = func.coalesce(or_(table.recipient == key, table.contact == key), false())
     texts = (table.params, table.idempotency_key, table.concurrency_key)
-    found = select(table.id).where(
-        or_(
-            table.recipient == key,
-            table.contact == key,
-            *(func.lower(column).contains(key, autoescape=True) for column in texts),
-        )
-    )
+    stored = select(table.id, is_contact.label("is_contact"), *texts)
+    mentions = mention_test(address, database.default_country)
     for is_part in _parts(database, table.id, after):
         with database.read() as conn:
-            delivery_ids = list(conn.execute(found.where(is_part).order_by(table.id)).scalars())
-        yield delivery_ids
+            rows = conn.execute(stored.where(is_part).order_by(table.id))
+            found = [
+                delivery_id
+                for delivery_id, is_about, *fields in rows
+                if is_about or mentions("\n".join(filter(None, fields)).encode())
+            ]
+        yield found
 
 
 def newest_ids(database: Database) -> tuple[str, str]:
@@ -107,33 +107,7 @@ def _parts(database: Database, column: Column[str], after: str) -> Iterator[Colu
 
 def rejected_requests_mentioning(database: Database, address: str) -> list[str]:
     """Return the IDs of the rejected requests whose body contains an address."""
-    mentions = _search(database, address)
+    mentions = mention_test(address, database.default_country)
     with database.read() as conn:
         rows = conn.execute(select(_REJECTED.c.id, _REJECTED.c.body).where(_REJECTED.c.body.is_not(None)))
         return [row.id for row in rows if mentions(row.body)]
-
-
-def _search(database: Database, address: str) -> Callable[[bytes | None], bool]:
-    """Return the test whether a body contains the address, and not only the same digits in another number.
-
-    It is not SQL's, which reads neither compressed nor encrypted bodies.
-    """
-    is_email, country = "@" in address, database.default_country
-    spellings = email_spellings(address) if is_email else {address, *national_forms(address)}
-    forms = [spelling.encode() for spelling in sorted(spellings)]
-    part = common_part(forms)
-
-    def mentions(body: bytes | None) -> bool:
-        if body is None or part not in body or not any(form in body for form in forms):
-            return False
-        return is_email or contains_number(body.decode("utf-8", "replace"), address, country)
-
-    return mentions
-
-
-def common_part(forms: Collection[bytes]) -> bytes:
-    """Return the longest text that all of these spellings contain, so that one search rules out most bodies."""
-    first = min(forms, key=len)
-    starts = reversed(range(len(first)))  # of two as long, the last: area codes are frequent
-    parts = (first[start:end] for start in starts for end in range(start + 1, len(first) + 1))
-    return max((part for part in parts if all(part in form for form in forms)), key=len, default=b"")

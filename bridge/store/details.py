@@ -16,18 +16,15 @@ from typing import Any, Final
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Text,
     case,
     delete,
     func,
-    or_,
     select,
     text,
-    type_coerce,
     update,
 )
 
-from bridge.contacts.address import address_key
+from bridge.contacts.mentions import mention_test
 from bridge.errors import DeliveryError
 from bridge.events import Event
 from bridge.lifecycle import Transition
@@ -42,7 +39,6 @@ from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.deliveries import DELIVERY_COLUMNS, Delivery, lock_deliveries
 from bridge.store.request_budget import acquire_budget
 from bridge.store.routing import events_by_delivery, read_events
-from bridge.store.sealing import PREFIX
 from bridge.store.transitions import Change, apply_transitions
 
 MAX_WAIT: Final = timedelta(minutes=10)
@@ -56,6 +52,8 @@ MAX_SIZE: Final = 1024 * 1024
 WAITING_FOR_DETAILS: Final = f"details: waits for the conversation's details from {DETAILS_CONNECTION}"
 """The `detail` of a delivery that waits; with the last problem, it starts in the same way."""
 _PREFIX: Final = "details:"
+_READ_AT_A_TIME: Final = 100
+"""Details of at most `MAX_SIZE` that are in memory while they are searched."""
 _LEASE: Final = timedelta(seconds=30)
 """When a row is claimed again that a worker has claimed and not answered; every call is shorter."""
 _INTERVALS: Final = (5, 15, 30, 60, 120)
@@ -225,15 +223,12 @@ def delete_details(conn: Connection, event_ids: Collection[str]) -> None:
 
 
 def delete_details_mentioning(database: Database, address: str) -> None:
-    """Delete the details that contain the address.
-
-    Encrypted ones cannot be searched, so all of them are deleted: they are read again where they are needed.
-    """
-    stored = type_coerce(_TABLE.c.value, Text)
-    mentions = func.lower(stored).contains(address_key(address), autoescape=True)
-    is_sealed = stored.startswith(PREFIX.decode())
+    """Delete the details that contain the address, in any of its spellings."""
+    mentions = mention_test(address, database.default_country)
+    kept = select(_TABLE.c.conversation, _TABLE.c.value).where(_TABLE.c.value.is_not(None))
     with database.read() as conn:
-        found = conn.execute(select(_TABLE.c.conversation).where(or_(mentions, is_sealed))).scalars().all()
+        rows = conn.execute(kept.execution_options(yield_per=_READ_AT_A_TIME))
+        found = [row.conversation for row in rows if mentions(row.value.encode())]
     _delete_conversations(database, found)
 
 

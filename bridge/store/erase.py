@@ -18,6 +18,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, delete, func, insert, literal, select, update
 
 from bridge.contacts.address import address_key
+from bridge.contacts.mentions import mention_test
 from bridge.errors import ConfigError
 from bridge.ids import new_id
 from bridge.lifecycle import ALLOWED, DeliveryState, Transition
@@ -199,9 +200,10 @@ class _Erasure:
         is_attempt = schema.attempts.c.delivery_id.in_(delivery_ids)
         conn.execute(update(schema.attempts).where(is_attempt).values(detail=None))
         delete_steps(conn, delivery_ids)
-        key, keys = address_key(self.address), schema.idempotency_keys
+        mentions = mention_test(self.address, self.database.default_country)
+        keys = schema.idempotency_keys
         for old_key in sorted({item.idempotency_key for item in deliveries}):
-            if key not in old_key.lower():
+            if not mentions(old_key.encode()):
                 continue
             new_key = self.new_keys.setdefault(old_key, new_id("erased"))
             conn.execute(update(keys).where(keys.c.key == old_key).values(key=new_key))

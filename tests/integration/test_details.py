@@ -39,6 +39,7 @@ from bridge.worker.account import Account, Accounts
 from bridge.worker.details_reader import DetailsReader
 from bridge.worker.service import Worker
 from tests.integration.engine import Engine
+from tests.integration.test_sealing import use_keys
 
 PHONE = "+12125550167"
 SID = "CA00000000000000000000000000000001"
@@ -392,6 +393,17 @@ def test_delivery_goes_without_details_that_heppu_keeps_rejecting(bridge: Bridge
     assert (shown["state"], shown["params"]) == ("succeeded", {"title": "nothing"})
     assert shown["options"]["notes"] == [problem]
     assert [row.value for row in bridge.rows()] == ["{}"]
+
+
+def test_encrypted_details_are_erased_if_they_mention_the_address(bridge: Bridge) -> None:
+    use_keys(bridge.engine.database, "a key for tests, long enough")
+    bridge.heppu.conversations["conv_1"] = {"transcript": "call me at maya@example.com"}
+    bridge.deliver(metadata={"contactPhone": PHONE})
+    bridge.run()
+    erase(bridge.engine.database, "ada", "anna@example.com", [b"key"])
+    assert len(bridge.rows()) == 1
+    erase(bridge.engine.database, "ada", "Maya@example.com", [b"key"])
+    assert bridge.rows() == []
 
 
 def test_details_are_pruned_and_erased(bridge: Bridge) -> None:

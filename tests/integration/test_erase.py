@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from sqlalchemy import event as sqlalchemy_event
+from sqlalchemy import select
 from typer.testing import CliRunner
 
 from bridge.cli.program import app
-from bridge.store import contact_data
+from bridge.store import contact_data, schema
 from bridge.store import erase as erasure
 from bridge.store.audit_log import list_audit_entries
 from bridge.store.database import Database
@@ -90,6 +92,48 @@ def test_interrupted_erasure_says_how_far_it_came_and_is_completed_by_the_next(
     assert (again.events, again.deliveries) == (0, 0)
     numbers = [entry["detail"]["events"] for entry in list_audit_entries(engine.database, action="erase")]
     assert numbers == [0, 2]
+
+
+EMAIL = "ada+x@example.com"
+
+
+@pytest.mark.parametrize(
+    ("address", "spelling"),
+    [(PHONE, "(212)555-0167"), (PHONE, "212\u00a05550167"), (EMAIL, "ADA+X@Example.com")],
+)
+def test_every_spelling_is_erased_from_the_data_of_others(
+    engine: Engine, address: str, spelling: str
+) -> None:
+    database = engine.database
+    database.default_country = "US"
+    engine.deliver("post", engine.event(conversationId="mentions", summary=f"call {spelling} back", **OTHER))
+    other = engine.event(conversationId="other", **OTHER)
+    engine.deliver("post", other, params={"text": f"call {spelling}"})
+    engine.deliver("post", other, idempotency_key=f"post|{spelling}")
+    engine.deliver("post", other, concurrency_key=f"desk|text {spelling}")
+    kept = engine.deliver(
+        "post", other, params={"text": f"order 9{spelling}"}, idempotency_key=f"9{spelling}"
+    )
+    details = [
+        {
+            "conversation": name,
+            "event_id": other.id,
+            "asked_at": other.received_at,
+            "attempts": 0,
+            "value": value,
+        }
+        for name, value in (("other", json.dumps({"text": spelling})), ("kept", "{}"))
+    ]
+    with database.write() as conn:
+        conn.execute(schema.conversation_details.insert(), details)
+    erased = erase(database, "ada", address, [SECRET])
+    assert (erased.events, erased.deliveries) == (1, 4)
+    assert engine.show(kept)["params"] == {"text": f"order 9{spelling}"}
+    with database.read() as conn:
+        conversations = conn.execute(select(schema.conversation_details.c.conversation)).scalars().all()
+        keys = conn.execute(select(schema.deliveries.c.idempotency_key)).scalars().all()
+    assert conversations == ["kept"]
+    assert [key for key in keys if spelling in key] == [f"9{spelling}"]
 
 
 def test_delivery_that_is_running_is_reported_until_it_has_ended(engine: Engine) -> None:

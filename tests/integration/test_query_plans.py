@@ -64,7 +64,7 @@ FEW_ROWS = frozenset(
 
 
 READ_WHOLE = (
-    "lower(contact_cache.lookup_key)", "contact_cache.lookup_key IN", "lower(conversation_details.value)",
+    "lower(contact_cache.lookup_key)", "contact_cache.lookup_key IN", "conversation_details.value IS NOT NULL",
     "conversation_details.event_id IN", "FROM deleted_event_keys LIMIT",
 )  # fmt: skip
 """Statements that may scan: the search of an erasure for an address in all text, and the check for any row at all."""
