@@ -99,7 +99,7 @@ class SealedBody(SealedBytes):
     def process_result_value(self, value: bytes | None, dialect: Dialect) -> bytes | None:
         """Decrypt and decompress a body; return a damaged one as it is. Raise MissingKey.
 
-        A damaged body is no JSON, which is an error of its event. An error here would be one of the whole query.
+        A damaged body cannot be parsed, which is an error of its event. An error here would be one of the whole query.
         """
         opened = super().process_result_value(value, dialect)
         try:
