@@ -22,6 +22,7 @@ from bridge.store.database import Database
 _EVENTS, _DELIVERIES, _REJECTED = schema.events, schema.deliveries, schema.rejected_requests
 _READ_AT_A_TIME: Final = 2_000
 """Rows of one transaction that reads everything."""
+_FEW: Final = {"yield_per": 100}
 _OVERLAP: Final = timedelta(minutes=1)
 """How much later than others a row with an older ID may be committed."""
 
@@ -53,8 +54,8 @@ def events_mentioning(database: Database, address: str, after: str = "") -> Iter
     mentions = mention_test(address, database.default_country)
     for is_part in _parts(database, _EVENTS.c.id, after):
         with database.read() as conn:
-            rows = conn.execute(stored.where(is_part).order_by(_EVENTS.c.id))
-            # Row by row, because large bodies are compressed.
+            # Few at a time, because bodies may be large and PostgreSQL ends transactions that are idle for long.
+            rows = conn.execute(stored.where(is_part).order_by(_EVENTS.c.id), execution_options=_FEW)
             found = [row.id for row in rows if row.is_contact or mentions(row.body or b"")]
         yield found
 
@@ -109,5 +110,6 @@ def rejected_requests_mentioning(database: Database, address: str) -> list[str]:
     """Return the IDs of the rejected requests whose body contains an address."""
     mentions = mention_test(address, database.default_country)
     with database.read() as conn:
-        rows = conn.execute(select(_REJECTED.c.id, _REJECTED.c.body).where(_REJECTED.c.body.is_not(None)))
+        stored = select(_REJECTED.c.id, _REJECTED.c.body).where(_REJECTED.c.body.is_not(None))
+        rows = conn.execute(stored, execution_options=_FEW)
         return [row.id for row in rows if mentions(row.body)]

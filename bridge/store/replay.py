@@ -31,6 +31,7 @@ _NOT_STORED: Final = "there is no such event"
 _NO_BODY: Final = "its body is no longer kept (BRIDGE_RETENTION)"
 _NOT_ROUTED: Final = "it is not routed yet; it will be routed automatically"
 _REPLAYED: Final = "it has been replayed since the preview"
+_DUPLICATE: Final = "another event about the same call was routed; replay that one"
 
 
 class TooManyEvents(BridgeError):
@@ -67,14 +68,17 @@ def select_events(
     database: Database, limit: int | None = None, **criteria: Unpack[EventCriteria]
 ) -> SelectedEvents:
     """Return the events that match. Raise TooManyEvents if these are more than `limit`."""
-    columns = (*_EVENTS.c["id", "received_at", "routed_at"], _EVENTS.c.body.is_not(None).label("has_body"))
+    columns = (
+        *_EVENTS.c["id", "received_at", "routed_at", "duplicate_of"],
+        _EVENTS.c.body.is_not(None).label("has_body"),
+    )
     ids, obstacles = list[str](), Counter[str]()
     cursor: str | None = None
     with database.read() as conn:
         while True:
             page = page_of_events(conn, columns, _PAGE, cursor, criteria)
             for item in page.items:
-                problem = _problem(item["routed_at"], bool(item["has_body"]))
+                problem = _problem(item["routed_at"], item["duplicate_of"], bool(item["has_body"]))
                 if problem:
                     obstacles[problem] += 1
                 else:
@@ -97,8 +101,10 @@ def audit_criteria(criteria: EventCriteria) -> dict[str, Any]:
     }
 
 
-def _problem(routed_at: datetime | None, has_body: bool) -> str:
+def _problem(routed_at: datetime | None, duplicate_of: str | None, has_body: bool) -> str:
     """Return why an event cannot be routed again; empty if it can."""
+    if duplicate_of:  # its idempotency keys are others, so that every action would be repeated
+        return _DUPLICATE
     if not has_body:
         return _NO_BODY
     return "" if routed_at else _NOT_ROUTED
@@ -178,7 +184,7 @@ def _replay_batch(
             elif event_id in changed:
                 skipped = _REPLAYED
             else:
-                skipped = _problem(row.routed_at, row.body is not None)
+                skipped = _problem(row.routed_at, row.duplicate_of, row.body is not None)
             deliveries = list[dict[str, Any]]()
             if not skipped:
                 event = event_from_row(rows[event_id], database.default_country)

@@ -35,6 +35,7 @@ from bridge.store.migrate import upgrade
 from bridge.store.newest_events import newest_events
 from bridge.store.queries import count_stored_events, list_events, show_event, stored_events
 from bridge.store.reconciliation import CallIdentity, stored_calls
+from bridge.store.replay import ReplayOrder, replay, select_events
 from bridge.store.routing import route_unrouted
 from bridge.store.rule_stats import last_fired, newest_traces
 from bridge.store.rule_versions import list_versions, show_version, version_use
@@ -272,6 +273,9 @@ def test_calls_are_read_in_parts_that_a_transaction_may_be_idle_for(
     assert max(Counter(idle_since).values()) <= 100
 
 
+DUPLICATE = "another event about the same call was routed; replay that one"
+
+
 def bodies(database: Database, **changes: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the body of a webhook, and that of the event that a reconciliation makes of the same call."""
     now = database.clock.now()
@@ -281,10 +285,11 @@ def bodies(database: Database, **changes: Any) -> tuple[dict[str, Any], dict[str
     return original, made
 
 
-def route_all(database: Database) -> None:
-    def route_event(event: Event, now: Any, history: Any) -> Any:
-        return route(event, RULES, now, history)
+def route_event(event: Event, now: Any, history: Any) -> Any:
+    return route(event, RULES, now, history)
 
+
+def route_all(database: Database) -> None:
     while route_unrouted(database, RULES, route_event)[0]:
         pass
 
@@ -307,6 +312,12 @@ def test_call_is_handled_once(database: Database, *, route_between: bool, reconc
     assert duplicate["duplicate_of"] in ids
     if not route_between:
         assert duplicate["reconciled"], "the webhook itself is preferred"
+    selected = select_events(database)
+    assert (len(selected.ids), list(selected.obstacles)) == (1, [DUPLICATE])
+    order = ReplayOrder(RULES, route_event)
+    replayed = {item.id: item for item in replay(database, "ada", ids, order)}
+    skipped = replayed[duplicate["id"]]
+    assert (skipped.deliveries, skipped.skipped) == ([], DUPLICATE), "its keys are others"
 
 
 def test_second_call_to_the_same_number_is_not_a_duplicate(database: Database) -> None:

@@ -197,7 +197,9 @@ def forecast_event(call: Call) -> Any:
 @EVENTS.post(
     "/events/{id}/replay",
     response=ReplayResult,
-    errors={409: "The event is not routed yet, or its body is not kept."},
+    errors={
+        409: "The event is not routed yet, its body is not kept, or another event about the same call was routed."
+    },
 )
 def replay_event(call: Call, body: Replay) -> Any:
     """Route an event again with the active rules."""

@@ -61,7 +61,8 @@ REFUSED: Final[Mapping[str, str]] = {
     "too_many": "Nothing was changed: more than 10,000 deliveries match. Narrow the filter, for example by time.",
     "wrong_number": "Nothing was sent: the number that you typed is not the number of deliveries.",
     "expired": "Nothing was changed: the delivery has expired.",
-    "replay_not_possible": "The event was not routed again: its body is no longer kept, or it has not been routed yet.",
+    "replay_not_possible": "The event was not routed again: its body is no longer kept, it has not been routed yet, or "
+    "another event about the same call was.",
     "replayed_meanwhile": "Nothing was done: an operator replayed this after you opened the page. See the audit log.",
     "not_previewed": "Nothing was done: check what would happen first.",
     "too_many_events": "Nothing was done: more than 10,000 events match. Narrow the filter, for example by time.",
