@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import timeit
 from collections.abc import Sequence
 from functools import cache
+from time import thread_time
 
 import phonenumbers
 import pytest
@@ -372,17 +372,22 @@ def test_problem_contains_no_part_of_the_value(text: str) -> None:
     assert all("00000000" not in problem and "11111111" not in problem for problem in problems)
 
 
-def test_number_in_heppus_form_costs_a_few_microseconds() -> None:
-    """A repeated number is cached; a new one in E.164 is recognized without the parser."""
-    numbers = [f"+4479111{index:05}" for index in range(2000)]
-    new = timeit.timeit(lambda: [normalize_phone(number) for number in numbers], number=1) / len(numbers)
-    again = timeit.timeit(lambda: normalize_phone(BRITISH), number=10_000) / 10_000
-    assert new < 50e-6
-    assert again < 5e-6
+def test_number_in_heppus_form_is_recognized_without_the_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    parse = phonenumbers.parse
+    monkeypatch.setattr(phonenumbers, "parse", lambda text, *rest: parsed.append(text) or parse(text, *rest))
+    for index in range(100):
+        assert normalize_phone(f"+4479110{index:05}") == f"+4479110{index:05}"
+    assert parsed == []
+    for _ in range(3):
+        assert normalize_phone("07911 098765", "GB") == "+447911098765"
+    assert len(parsed) <= 2, "a repeated number is cached"
 
 
 @pytest.mark.parametrize(
     "text", ["ext" * 40, "+" * 120, "," * 120, "<sip:" * 24, "1 " * 60, "tel:;" + "a=;" * 40]
 )
 def test_hostile_text_is_rejected_quickly(text: str) -> None:
-    assert timeit.timeit(lambda: normalize_phone(text), number=1) < 0.05
+    started = thread_time()
+    normalize_phone(text)
+    assert thread_time() - started < 1
