@@ -22,10 +22,11 @@ MENTIONED = "+442079460123"
 
 
 def store(database: Database, **fields: object) -> tuple[str, bytes]:
-    """Store an event that mentions a number in its summary; return its ID and body."""
+    """Store an event with a transcript that mentions a number in its summary; return its ID and body."""
+    turns = [{"role": "user", "content": f"Could you call me at {hour} o'clock?"} for hour in range(50)]
     body = (
         refresh_sample(sample("call.completed"), database.clock.now())
-        | {"summary": f"Call {MENTIONED}"}
+        | {"summary": f"Call {MENTIONED}", "transcript": turns}
         | fields
     )
     raw = json.dumps(body, indent=1).encode()
@@ -58,7 +59,7 @@ def test_body_is_compressed_in_the_database_only(database: Database) -> None:
 
 
 def test_body_is_compressed_before_the_writer_is_taken(database: Database) -> None:
-    raw = json.dumps(sample("call.completed")).encode()
+    raw = json.dumps(sample("call.completed"), indent=40).encode()
     row = event_row(IncomingEvent(read_event(raw, database.clock.now()), raw))
     assert row["body"] == compress(raw) != raw
 

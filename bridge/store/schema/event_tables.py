@@ -44,8 +44,8 @@ events = Table(
                     "`received_at`.")),
     Column("received_at", Instant, nullable=False, info=doc("When the bridge received the event.")),
     Column("body", SealedBody,
-           info=doc("The body, compressed; `bridge show` and the dashboard show it as received. Null once pruned or "
-                    "erased.")),
+           info=doc("The body, compressed if it has 2 KB or more; `bridge show` and the dashboard show it as received. "
+                    "Null once pruned or erased.")),
     Column("reconciled", Boolean, nullable=False, default=False, server_default=text("false"),
            info=doc("True if `bridge heppu reconcile` made the event from a call at Heppu, because no webhook had "
                     "come.")),
