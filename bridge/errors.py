@@ -4,6 +4,7 @@
     ├── ConfigError                   operator: fix a setting, a file or a connector folder
     ├── Refused                       sender: the incoming request was rejected
     ├── StoreUnavailable              operator: make the database reachable and writable
+    ├── DamagedBody                   operator: restore the event's body, or delete it
     ├── LookupInconclusive            operator: review whether the attempt took effect
     └── DeliveryError                 an attempt did not succeed
         ├── TransientError            retried automatically: nothing happened
@@ -77,6 +78,16 @@ class StoreUnavailable(BridgeError):
         self.kind = kind
         self.code = code
         self.connection_dropped = connection_dropped
+
+
+class DamagedBody(BridgeError):
+    """The stored body of an event cannot be read."""
+
+    def __init__(self, event_id: str) -> None:
+        delete = f"UPDATE events SET body = NULL WHERE id = '{event_id}'"  # noqa: S608 - for the operator
+        super().__init__(
+            f"the stored body of {event_id} is damaged: restore a backup, or delete the body with {delete}"
+        )
 
 
 class LookupInconclusive(BridgeError):

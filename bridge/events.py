@@ -25,6 +25,7 @@ from bridge.contacts.parse import (
     string_field,
     unplain_names,
 )
+from bridge.errors import DamagedBody
 from bridge.event_fields import FieldProblem, compile_specs, read_fields, read_string
 from bridge.json_values import parse_body
 from bridge.lazy import lazy
@@ -295,8 +296,11 @@ class StoredEvent(Event):
 
     @lazy
     def body(self) -> Mapping[str, Any]:
-        """The parsed JSON."""
-        return parse_body(vars(self)["_raw"])
+        """The parsed JSON. Raise DamagedBody."""
+        try:
+            return parse_body(vars(self)["_raw"])
+        except ValueError:
+            raise DamagedBody(self.id) from None
 
     @property
     def type(self) -> str:

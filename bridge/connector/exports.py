@@ -126,11 +126,11 @@ if TYPE_CHECKING:
     from bridge.connector.requests_transport import DeadlineAdapter, enforce_deadline
 
 _OF_REQUESTS = ("DeadlineAdapter", "enforce_deadline")
-"""What is imported on first use, because it imports requests."""
+"""Imported on first use, because their module imports requests."""
 
 
 def __getattr__(name: str) -> Any:
-    """Return what is imported on first use."""
+    """Import a name of `_OF_REQUESTS` on first use."""
     if name in _OF_REQUESTS:
         return getattr(import_module("bridge.connector.requests_transport"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,7 @@ from bridge.contacts.email import email_spellings
 from bridge.contacts.phone import normalize_phone, shared_digits
 
 _SEPARATORS: Final = rb"(?:[ ().\-/\\\x80-\xff]|\\u[0-9a-f]{4}|%[0-9a-f]{2}){0,12}"
-"""What may be between two digits: also any escape, and the bytes of any character that is not ASCII."""
+"""Up to 12 characters between two digits: separators, escapes, and the bytes of characters outside ASCII."""
 _SPACES_AND_DASHES: Final = "\u00a0\u00ad\u2000-\u2015\u202a-\u202f\u2060-\u2069\u2212\ufeff"
 """Those that are not ASCII, and invisible characters."""
 _RUN: Final = re.compile(rf"[+(]{{0,2}}[0-9](?:[0-9 ().\-/{_SPACES_AND_DASHES}]*[0-9])?")

@@ -19,7 +19,7 @@ def rule_definitions(text: str) -> Mapping[str, str]:
     """Return the name and the definition of each rule of a file that was valid once.
 
     A definition is equal in two files if the rule would create the same deliveries: it contains the rule's entries of
-    `defaults` and, if one of both mentions a table, `tables`.
+    `defaults` and, if either mentions a table, `tables`.
     """
     files = [_data(file.content) for file in split_sources(text, "") if isinstance(file.content, str)]
     shared = {

@@ -117,7 +117,7 @@ class Teams(MockProvider):
         with self.lock:
             self._messages: list[TeamsMessage] = []
             self.failed_runs: list[str] = []
-            """Why runs of the workflow failed."""
+            """The errors of failed runs of the workflow."""
             self.state: State = "on"
 
     def error_response(self, status: int, message: str | None = None) -> Response:

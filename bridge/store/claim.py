@@ -45,7 +45,7 @@ from bridge.store.connections import (
 from bridge.store.database import EVENTS_TOPIC, Database
 from bridge.store.deliveries import Delivery
 from bridge.store.details import request_details, waits_for_details
-from bridge.store.due_deliveries import IS_WAITING, DueSelection, select_due
+from bridge.store.due_deliveries import IS_CLAIMABLE, DueSelection, select_due
 from bridge.store.earlier_results import UseResults, render_results, waits_for_results
 from bridge.store.idempotency import reserve_keys
 from bridge.store.opt_out_queries import add_queries, waits_for_crm
@@ -154,7 +154,7 @@ def _next_poll_delay(conn: Connection, name: str, budget: RequestBudget, now: da
     table = schema.deliveries
     next_at: datetime | None = conn.execute(
         select(table.c.run_at)
-        .where(table.c.connection == name, IS_WAITING[budget.due])
+        .where(table.c.connection == name, IS_CLAIMABLE[budget.due])
         .order_by(table.c.run_at)
         .limit(1)
     ).scalar_one_or_none()

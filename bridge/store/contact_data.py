@@ -23,6 +23,7 @@ _EVENTS, _DELIVERIES, _REJECTED = schema.events, schema.deliveries, schema.rejec
 _READ_AT_A_TIME: Final = 2_000
 """Rows of one transaction that reads everything."""
 _FEW: Final = {"yield_per": 100}
+"""Bodies read at a time: they may be large, and PostgreSQL ends transactions that are idle for long."""
 _OVERLAP: Final = timedelta(minutes=1)
 """How much later than others a row with an older ID may be committed."""
 
@@ -54,7 +55,6 @@ def events_mentioning(database: Database, address: str, after: str = "") -> Iter
     mentions = mention_test(address, database.default_country)
     for is_part in _parts(database, _EVENTS.c.id, after):
         with database.read() as conn:
-            # Few at a time, because bodies may be large and PostgreSQL ends transactions that are idle for long.
             rows = conn.execute(stored.where(is_part).order_by(_EVENTS.c.id), execution_options=_FEW)
             found = [row.id for row in rows if row.is_contact or mentions(row.body or b"")]
         yield found

@@ -32,6 +32,7 @@ from bridge.store.database import Database
 from bridge.store.deliveries import DELIVERY_COLUMNS, Delivery
 from bridge.store.opt_outs import recipient_lock_key
 from bridge.store.request_budget import Due
+from bridge.store.waiting import IS_WAITING
 
 MIN_CANDIDATES, MAX_CANDIDATES = 32, 400
 """Due deliveries that one query selects, at least and at most. The maximum also ends the selection, because
@@ -187,18 +188,18 @@ def _due_statement(condition: TextClause) -> Select[*tuple[Any, ...]]:
     )
 
 
-IS_WAITING: Mapping[Due, TextClause] = {
-    "all": text("deliveries.state IN ('pending', 'retrying')"),
+IS_CLAIMABLE: Mapping[Due, TextClause] = {
+    "all": IS_WAITING,
     "no_messages": text(
-        "(deliveries.channel IS NULL OR deliveries.trigger = 'alert') AND deliveries.state IN ('pending', 'retrying')"
+        f"(deliveries.channel IS NULL OR deliveries.trigger = 'alert') AND {IS_WAITING.text}"
     ),
-    "alerts": text("deliveries.trigger = 'alert' AND deliveries.state IN ('pending', 'retrying')"),
+    "alerts": text(f"deliveries.trigger = 'alert' AND {IS_WAITING.text}"),
 }
-_DUE = {due: _due_statement(condition) for due, condition in IS_WAITING.items()}
+_DUE = {due: _due_statement(condition) for due, condition in IS_CLAIMABLE.items()}
 _OLDEST_OF_KEY = (
     select(*DELIVERY_COLUMNS)
     .where(
-        _is_due(IS_WAITING["all"]),
+        _is_due(IS_WAITING),
         _TABLE.c.run_at < bindparam("until"),
         _TABLE.c.concurrency_key == bindparam("key"),
     )
@@ -211,7 +212,7 @@ _KEYS = (
     select(_TABLE.c.concurrency_key, func.count())
     .where(
         _TABLE.c.connection == bindparam("connection"),
-        IS_WAITING["all"],
+        IS_WAITING,
         _TABLE.c.run_at >= bindparam("since"),
         _TABLE.c.run_at < bindparam("until"),
         _TABLE.c.concurrency_key.is_not(None),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, select, tuple_, update
 
 from bridge.connector.callbacks import Channel, OptOutFlag
 from bridge.contacts.address import address_key
@@ -29,6 +29,7 @@ from bridge.store.deliveries import DELIVERY_COLUMNS, Delivery, lock_deliveries
 from bridge.store.request_budget import acquire_budget
 from bridge.store.routing import events_by_delivery
 from bridge.store.transitions import Change, apply_transitions
+from bridge.store.waiting import IS_WAITING
 
 ANSWER_TTL: Final = timedelta(hours=1)
 """How long an answer is used, whether it has flags or not."""
@@ -41,9 +42,6 @@ BATCH_WINDOW: Final = timedelta(milliseconds=100)
 QUERY_LEASE: Final = timedelta(seconds=30)
 """When rows are claimed again that a worker has claimed and not answered; every call is shorter."""
 _TABLE, _CACHE = schema.opt_out_queries, schema.contact_cache
-_IS_WAITING: Final = "deliveries.state IN ('pending', 'retrying')"
-"""Literal, so that the partial index of due deliveries is used."""
-
 _CACHE_PREFIX: Final = "opt_out:"
 _WAITING_FOR_CRM: Final = "messaging.crm_opt_outs:"
 """How the `detail` of a message starts that waits for a CRM."""
@@ -154,7 +152,7 @@ def _due_messages(conn: Connection, source: str, connection: str, now: datetime)
         select(table.c.id)
         .where(
             table.c.connection == source,
-            text(_IS_WAITING),
+            IS_WAITING,
             table.c.run_at <= now,
             table.c.recipient.is_not(None),
         )
@@ -210,7 +208,7 @@ def _build_query(
 ) -> OptOutQuery:
     """Return the query for those of these deliveries that still wait, and delete the rows of the others."""
     table = schema.deliveries
-    rows = conn.execute(select(*DELIVERY_COLUMNS).where(table.c.id.in_(delivery_ids), text(_IS_WAITING)))
+    rows = conn.execute(select(*DELIVERY_COLUMNS).where(table.c.id.in_(delivery_ids), IS_WAITING))
     deliveries = [
         delivery
         for row in rows
@@ -295,7 +293,7 @@ def _lock_waiting(conn: Connection, query: OptOutQuery) -> list[Delivery]:
     All of them are locked, before their rows in `opt_out_queries`: a claim takes its locks in the same order.
     """
     ids = [item.id for item in query.deliveries]
-    locked = lock_deliveries(conn, and_(schema.deliveries.c.id.in_(ids), text(_IS_WAITING)))
+    locked = lock_deliveries(conn, and_(schema.deliveries.c.id.in_(ids), IS_WAITING))
     return [delivery for delivery in locked.values() if waits_for_crm(delivery)]
 
 

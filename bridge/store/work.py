@@ -15,7 +15,7 @@ from sqlalchemy import bindparam, or_, select, text
 from bridge.rules.late import DETAILS_CONNECTION
 from bridge.store import schema
 from bridge.store.database import Database
-from bridge.store.due_deliveries import IS_WAITING
+from bridge.store.waiting import IS_WAITING
 
 _CONNECTIONS, _DELIVERIES = schema.connections, schema.deliveries
 _QUERIES, _DETAILS = schema.opt_out_queries, schema.conversation_details
@@ -23,7 +23,7 @@ _UNTIL: Final = bindparam("until", type_=schema.Instant)
 _HAS_WORK: Final = or_(
     _CONNECTIONS.c.pause_cause.is_not(None),  # a claim ends the pause
     select(1)
-    .where(_DELIVERIES.c.connection == _CONNECTIONS.c.name, IS_WAITING["all"], _DELIVERIES.c.run_at <= _UNTIL)
+    .where(_DELIVERIES.c.connection == _CONNECTIONS.c.name, IS_WAITING, _DELIVERIES.c.run_at <= _UNTIL)
     .exists(),
     select(1).where(_QUERIES.c.connection == _CONNECTIONS.c.name, _QUERIES.c.run_at <= _UNTIL).exists(),
     (_CONNECTIONS.c.name == DETAILS_CONNECTION) & select(1).where(_DETAILS.c.run_at <= _UNTIL).exists(),

@@ -37,7 +37,7 @@ from tests.integration.test_web_api_contract import ENDPOINTS
 COPIES: Final = MAX_COUNT + 500
 """Rows of each kind by which the database grows."""
 MORE_STEPS: Final = 5_000
-"""What a statement may take more, because of other values: less than one step for two of the new rows."""
+"""Extra steps allowed for a statement, because values differ: less than one for every two new rows."""
 _EVERY: Final = 20
 """Steps after which SQLite calls."""
 _FINISHED: Final = ("succeeded", "failed")

@@ -9,6 +9,7 @@ from sqlalchemy import event as engine_events
 from sqlalchemy import select, text
 
 from bridge.connector.discovery import Registry
+from bridge.errors import DamagedBody
 from bridge.events import Event
 from bridge.rules.counting import History
 from bridge.rules.load import load_or_raise
@@ -91,6 +92,11 @@ def test_damaged_body_fails_its_event_only(engine: Engine) -> None:
     assert route_unrouted(database, RULES, route_event) == (3, [events[1].id])
     assert events_with_deliveries(database) == {events[0].id, events[2].id}
     assert list(events_mentioning(database, "+442079460999")) == [[]]
+    with pytest.raises(DamagedBody, match=f"{events[1].id} is damaged: restore a backup, or delete the body"):
+        show_event(database, events[1].id)
+    with database.write() as conn:
+        conn.execute(text("UPDATE events SET body = NULL WHERE id = :id"), {"id": events[1].id})
+    assert show_event(database, events[1].id)["body"] is None, "as the message advises"
 
 
 def test_events_that_would_take_too_long_wait_for_the_next_batch(

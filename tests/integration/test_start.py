@@ -1,4 +1,4 @@
-"""What `bridge serve` does until it serves: what it loads, and what that costs."""
+"""Start of `bridge serve`: which modules it loads, and that it collects no garbage meanwhile."""
 
 from __future__ import annotations
 
