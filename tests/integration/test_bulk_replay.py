@@ -59,6 +59,18 @@ def deliveries(site: Site, event_id: str) -> list[Any]:
     return list(list_deliveries(site.database, DeliveryFilter(event=event_id)).items)
 
 
+def test_event_that_is_a_duplicate_of_another_offers_no_replay(
+    site: Site, browser: httpx.Client, busy: list[str]
+) -> None:
+    assert "Replay…" in get_page(browser, f"/events/{busy[1]}").text
+    is_second = schema.events.c.id == busy[1]
+    with site.database.write() as conn:
+        conn.execute(update(schema.events).where(is_second).values(duplicate_of=busy[0]))
+    page = get_page(browser, f"/events/{busy[1]}").text
+    assert "Another event is about the same call" in page
+    assert "Replay…" not in page
+
+
 def test_all_that_match_are_replayed_after_a_preview(
     site: Site, browser: httpx.Client, busy: list[str]
 ) -> None:
